@@ -1,0 +1,207 @@
+"""Decoded faces with their ages: the one form in which training, calibration and tests take data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeage.errors import EdgeageError
+from edgeage.groups import AGE_GROUPS, group_of
+from edgeage.train.data.listing import Pixels, stable_hash
+
+_FORMAT = 1
+UNKNOWN_IDENTITY = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Faces:
+    """Face crops in one frame, in the order of their ids.
+
+    Attributes:
+        images: uint8 RGB [n, S, S, 3].
+        ages: int64 [n], whole years.
+        groups: int64 [n], index into `edgeage.groups.AGE_GROUPS`.
+        ids: n stable names, unique.
+        identities: int64 [n], number of the person, -1 where unknown; None if the source knows none.
+        drops: reason -> number of images left out.
+        source: where the faces come from, as text for people.
+        fingerprint: SHA-256 over ids, labels and pixels: the same data gives the same text anywhere.
+    """
+
+    images: Pixels
+    ages: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    ids: list[str]
+    identities: NDArray[np.int64] | None
+    drops: dict[str, int]
+    source: str
+    fingerprint: str = field(default="")
+
+    def __post_init__(self) -> None:
+        count = len(self.ids)
+        if not count == len(self.images) == len(self.ages) == len(self.groups):
+            raise ValueError("images, ages, groups and ids must have the same length")
+        if self.identities is not None and len(self.identities) != count:
+            raise ValueError("identities must have one entry per image")
+        if not self.fingerprint:
+            object.__setattr__(self, "fingerprint", self._measure())
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def of(
+        cls,
+        images: Pixels,
+        ages: NDArray[np.int64],
+        ids: list[str],
+        identities: NDArray[np.int64] | None,
+        drops: dict[str, int],
+        source: str,
+    ) -> Faces:
+        """Faces whose groups follow from their ages."""
+        return cls(images, ages, group_of(ages), ids, identities, drops, source)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels."""
+        return int(self.images.shape[1])
+
+    def _measure(self) -> str:
+        digest = hashlib.sha256()
+        digest.update(json.dumps(self.ids).encode())
+        digest.update(self.ages.astype("<i8").tobytes())
+        if self.identities is not None:
+            digest.update(self.identities.astype("<i8").tobytes())
+        digest.update(repr(self.images.shape).encode())
+        digest.update(np.ascontiguousarray(self.images).data)
+        return digest.hexdigest()
+
+    def select(self, which: NDArray[np.bool_] | NDArray[np.integer], source: str | None = None) -> Faces:
+        """The faces at a mask or at indices; what was dropped stays with the whole."""
+        rows = np.flatnonzero(which) if which.dtype == np.bool_ else which
+        return Faces(
+            images=self.images[rows],
+            ages=self.ages[rows],
+            groups=self.groups[rows],
+            ids=[self.ids[row] for row in rows],
+            identities=None if self.identities is None else self.identities[rows],
+            drops={},
+            source=source or self.source,
+        )
+
+    def split(self, seed: int = 0, fractions: Sequence[float] = (0.95, 0.05)) -> tuple[Faces, ...]:
+        """Parts of about the given sizes; with known identities no person is in two parts.
+
+        Each image's part follows from a hash of its own id (or person) and the seed: adding images
+        never moves the others. Raises EdgeageError if fractions do not sum to 1 or a part is empty.
+        """
+        if not fractions or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
+            raise EdgeageError(f"fractions of a split must be positive and sum to 1, got {tuple(fractions)}")
+        limits = np.cumsum(fractions)[:-1]
+        people = self.identities if self.identities is not None else np.full(len(self), UNKNOWN_IDENTITY)
+        keys = [
+            name if person == UNKNOWN_IDENTITY else f"person {person}"
+            for name, person in zip(self.ids, people, strict=True)
+        ]
+        draws = np.array([stable_hash(key, salt=f"split {seed}") for key in keys]) / 2.0**63
+        part_of = np.searchsorted(limits, draws, side="right")
+        parts = []
+        for index, fraction in enumerate(fractions):
+            chosen = part_of == index
+            if not chosen.any():
+                raise EdgeageError(
+                    f"part {index + 1} of the split ({fraction:.0%} of {len(self)} faces) is empty; "
+                    "take more faces or larger fractions"
+                )
+            parts.append(self.select(chosen, f"{self.source} [part {index + 1} of {len(fractions)}]"))
+        return tuple(parts)
+
+    def require_all_groups(self, least: int = 1) -> Faces:
+        """Itself, if every age group has at least `least` faces; EdgeageError naming the others."""
+        counts = self.group_counts()
+        short = [f"{name} has {count}" for name, count in counts.items() if count < least]
+        if short:
+            raise EdgeageError(
+                f"{self.source}: every age group needs at least {least} face(s), but "
+                f"{', '.join(short)}; add images of these ages"
+            )
+        return self
+
+    def group_counts(self) -> dict[str, int]:
+        """Number of faces per age group, in the groups' order."""
+        counts = np.bincount(self.groups, minlength=len(AGE_GROUPS))
+        return {name: int(count) for name, count in zip(AGE_GROUPS, counts, strict=True)}
+
+    def to_dict(self) -> dict[str, object]:
+        """What `report` says, as plain data for JSON."""
+        known = None
+        if self.identities is not None:
+            known = len(np.unique(self.identities[self.identities != UNKNOWN_IDENTITY]))
+        return {
+            "source": self.source,
+            "faces": len(self),
+            "image_size": self.image_size,
+            "groups": self.group_counts(),
+            "people": known,
+            "dropped": dict(self.drops),
+            "fingerprint": self.fingerprint,
+        }
+
+    def report(self) -> str:
+        """Faces per age group, and what was dropped and why, as lines of text."""
+        lines = [f"{self.source}: {len(self)} faces of {self.image_size} px, {self.fingerprint[:12]}"]
+        lines += [f"  {name:>6}  {count:>7}" for name, count in self.group_counts().items()]
+        if self.drops:
+            lines.append(f"  dropped {sum(self.drops.values())}:")
+            lines += [f"    {count:>7}  {reason}" for reason, count in sorted(self.drops.items())]
+        else:
+            lines.append("  dropped nothing")
+        return "\n".join(lines)
+
+    def save(self, path: Path) -> None:
+        """Write as an uncompressed .npz (no pickle), so that opening again is instant."""
+        fields = {"format": _FORMAT, "source": self.source, "drops": self.drops, "ids": self.ids}
+        arrays = {"images": self.images, "ages": self.ages}
+        if self.identities is not None:
+            arrays["identities"] = self.identities
+        header = np.frombuffer(json.dumps({**fields, "fingerprint": self.fingerprint}).encode(), np.uint8)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            with temporary.open("wb") as stream:
+                np.savez(stream, header=header, **arrays)  # type: ignore[arg-type]
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path) -> Faces:
+        """Read what `save` wrote and check it against its fingerprint; EdgeageError if it is broken."""
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                header = json.loads(stored["header"].tobytes())
+                if header.get("format") != _FORMAT:
+                    raise EdgeageError(f"{path} was packed by another version; delete it")
+                faces = cls.of(
+                    stored["images"],
+                    stored["ages"],
+                    header["ids"],
+                    stored.get("identities"),
+                    header["drops"],
+                    header["source"],
+                )
+        except FileNotFoundError:
+            raise EdgeageError(f"no packed faces at {path}") from None
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise EdgeageError(f"cannot read the packed faces {path}: {error}; delete it") from None
+        if faces.fingerprint != header.get("fingerprint"):
+            raise EdgeageError(f"the packed faces {path} do not match their fingerprint; delete it")
+        return faces

@@ -1,0 +1,82 @@
+"""Open a source of faces by its text: "utkface:PATH", "imdb-wiki:PATH", "csv:PATH", "procedural:N"."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+
+from edgeage.errors import EdgeageError
+from edgeage.train.data.collect import collect
+from edgeage.train.data.faces import Faces
+from edgeage.train.data.listing import Listing
+
+# Part of the key of packed copies: raise it when listing or decoding changes what comes out.
+LOADER_VERSION = 1
+
+# kind -> (module, function) that lists a path; imported when asked for (scipy is only for .mat files)
+_LISTERS = {
+    "utkface": ("utkface", "list_utkface"),
+    "imdb-wiki": ("imdb_wiki", "list_imdb_wiki"),
+    "csv": ("labelled_folder", "list_labelled_folder"),
+}
+KINDS = (*_LISTERS, "procedural")
+
+
+def open_source(
+    text: str,
+    image_size: int = 64,
+    limit: int | None = None,
+    *,
+    cache_dir: Path | None = None,
+    progress: bool = False,
+) -> Faces:
+    """Read, check and decode a source of faces.
+
+    Args:
+        text: "utkface:FOLDER or TAR", "imdb-wiki:FILE.mat", "csv:FILE.csv" or "procedural:N[:SEED]".
+        image_size: side of the images in pixels.
+        limit: take at most so many images, chosen by a stable hash of their names.
+        cache_dir: keep a packed copy there and use it while the source's files stay the same.
+        progress: show a progress bar on stderr.
+
+    Raises EdgeageError if the text, the path or everything in it is unusable.
+    """
+    kind, colon, where = text.partition(":")
+    if kind not in KINDS or not colon or not where:
+        close = get_close_matches(kind, KINDS, n=1)
+        hint = f"; did you mean {close[0]}:...?" if close and kind not in KINDS else ""
+        raise EdgeageError(
+            f"unknown source of faces {text!r}{hint} Give utkface:FOLDER or .tar, imdb-wiki:FILE.mat, "
+            "csv:FILE.csv or procedural:COUNT"
+        )
+    if image_size < 8:
+        raise EdgeageError(f"image size {image_size} is too small; 8 px is the least")
+    if limit is not None and limit < 1:
+        raise EdgeageError(f"a limit of {limit} faces leaves nothing; give at least 1")
+    if kind == "procedural":
+        from edgeage.train.data.procedural import open_procedural
+
+        return open_procedural(where, image_size, limit)
+    listing = _lister(kind)(Path(where).expanduser()).thin(limit)
+    # The name alone: a report or a model card must not show folders of the machine it was made on.
+    source = f"{kind}:{Path(where).name}" + (f" (limit {limit})" if limit is not None else "")
+    if cache_dir is None:
+        return collect(listing, image_size, source, progress=progress)
+    key = hashlib.sha256(f"{LOADER_VERSION}:{image_size}:{source}:{listing.digest()}".encode()).hexdigest()
+    packed = cache_dir / f"{kind}-{image_size}-{key[:24]}.npz"
+    if packed.exists():
+        return Faces.load(packed)
+    faces = collect(listing, image_size, source, progress=progress)
+    faces.save(packed)
+    return faces
+
+
+def _lister(kind: str) -> Callable[[Path], Listing]:
+    module, function = _LISTERS[kind]
+    lister: Callable[[Path], Listing] = getattr(
+        importlib.import_module(f"edgeage.train.data.{module}"), function
+    )
+    return lister
