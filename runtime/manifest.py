@@ -5,15 +5,25 @@ Only the standard library is needed, so that a device can read a bundle without 
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import Any, TypeVar
+from typing import Any
 
 from edgeage.errors import EdgeageError
 from edgeage.profile import Profile
+from edgeage.runtime.fields import (
+    invalid,
+    read_choice,
+    read_digest,
+    read_fields,
+    read_integer,
+    read_list,
+    read_mapping,
+    read_number,
+    read_point,
+    read_shape,
+    read_text,
+    safe_path,
+)
 
 SCHEMA = 1
 ENGINES = ("encoder", "embedder", "generator", "generator_all", "refine")
@@ -21,90 +31,6 @@ FORMATS = ("tflite", "onnx")
 PRECISIONS = ("int8", "float32")
 IO_TYPES = ("int8", "float32")
 LAYOUTS = ("NHWC", "NCHW")
-
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_Read = TypeVar("_Read")
-
-
-def _fail(where: str, problem: str) -> EdgeageError:
-    return EdgeageError(f"not a valid bundle manifest: {where} {problem}; export the bundle again")
-
-
-def _fields(value: Any, names: tuple[str, ...], where: str) -> dict[str, Any]:
-    """The JSON object `value`, which must hold exactly the fields `names`."""
-    if not isinstance(value, dict):
-        raise _fail(where, f"is {type(value).__name__}, expected an object")
-    if missing := [name for name in names if name not in value]:
-        raise _fail(where, f"lacks {', '.join(missing)}")
-    if unknown := [str(name) for name in value if name not in names]:
-        raise _fail(where, f"has unknown fields {', '.join(unknown)}")
-    return value
-
-
-def _text(value: Any, where: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise _fail(where, f"is {value!r}, expected a non-empty text")
-    return value
-
-
-def _choice(value: Any, choices: tuple[str, ...], where: str) -> str:
-    if value not in choices:
-        raise _fail(where, f"is {value!r}, expected one of {', '.join(choices)}")
-    return str(value)
-
-
-def _number(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise _fail(where, f"is {value!r}, expected a finite number")
-    return float(value)
-
-
-def _integer(value: Any, where: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _fail(where, f"is {value!r}, expected a whole number")
-    return value
-
-
-def _digest(value: Any, where: str) -> str:
-    if not isinstance(value, str) or not _SHA256.fullmatch(value):
-        raise _fail(where, f"is {value!r}, expected a sha256 in hexadecimal")
-    return value
-
-
-def _mapping(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise _fail(where, f"is {type(value).__name__}, expected an object")
-    return dict(value)
-
-
-def _list(value: Any, read: Callable[[Any, str], _Read], where: str) -> tuple[_Read, ...]:
-    if not isinstance(value, list | tuple):
-        raise _fail(where, f"is {type(value).__name__}, expected a list")
-    return tuple(read(item, f"{where}[{index}]") for index, item in enumerate(value))
-
-
-def _shape(value: Any, where: str) -> tuple[int, ...]:
-    shape = _list(value, _integer, where)
-    if not shape or min(shape) < 1:
-        raise _fail(where, f"is {list(shape)}, expected positive sizes")
-    return shape
-
-
-def _point(value: Any, where: str) -> tuple[float, float]:
-    point = _list(value, _number, where)
-    if len(point) != 2:
-        raise _fail(where, f"has {len(point)} coordinates, expected x and y")
-    return point[0], point[1]
-
-
-def safe_path(path: Any, where: str = "a file name") -> str:
-    """`path` if it is a relative POSIX path that stays inside the bundle, else EdgeageError."""
-    text = _text(path, where)
-    parts = PurePosixPath(text).parts
-    bad = "\\" in text or ":" in text or "\0" in text or text != "/".join(parts)
-    if bad or text.startswith("/") or ".." in parts or text == ".":
-        raise _fail(where, f"{text!r} does not stay inside the bundle")
-    return text
 
 
 @dataclass(frozen=True)
@@ -115,15 +41,15 @@ class Port:
     shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", _shape(self.shape, f"the shape of port {self.name!r}"))
+        object.__setattr__(self, "shape", read_shape(self.shape, f"the shape of port {self.name!r}"))
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": self.name, "shape": list(self.shape)}
 
     @classmethod
     def from_dict(cls, value: Any, where: str = "a port") -> Port:
-        fields = _fields(value, ("name", "shape"), where)
-        return cls(_text(fields["name"], f"{where}.name"), _shape(fields["shape"], f"{where}.shape"))
+        fields = read_fields(value, ("name", "shape"), where)
+        return cls(read_text(fields["name"], f"{where}.name"), read_shape(fields["shape"], f"{where}.shape"))
 
 
 @dataclass(frozen=True)
@@ -145,16 +71,16 @@ class FilePort:
 
     def __post_init__(self) -> None:
         where = f"port {self.name!r}"
-        object.__setattr__(self, "shape", _shape(self.shape, f"the shape of {where}"))
-        _choice(self.dtype, IO_TYPES, f"the dtype of {where}")
+        object.__setattr__(self, "shape", read_shape(self.shape, f"the shape of {where}"))
+        read_choice(self.dtype, IO_TYPES, f"the dtype of {where}")
         if self.dtype == "float32":
             if self.scale is not None or self.zero_point is not None:
-                raise _fail(where, "is float32 and must have no scale or zero point")
+                raise invalid(where, "is float32 and must have no scale or zero point")
             return
-        if _number(self.scale, f"the scale of {where}") <= 0:
-            raise _fail(f"the scale of {where}", f"is {self.scale}, expected a positive number")
-        if not -128 <= _integer(self.zero_point, f"the zero point of {where}") <= 127:
-            raise _fail(f"the zero point of {where}", f"is {self.zero_point}, expected -128..127")
+        if read_number(self.scale, f"the scale of {where}") <= 0:
+            raise invalid(f"the scale of {where}", f"is {self.scale}, expected a positive number")
+        if not -128 <= read_integer(self.zero_point, f"the zero point of {where}") <= 127:
+            raise invalid(f"the zero point of {where}", f"is {self.zero_point}, expected -128..127")
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -167,13 +93,13 @@ class FilePort:
 
     @classmethod
     def from_dict(cls, value: Any, where: str = "a file port") -> FilePort:
-        fields = _fields(value, ("name", "shape", "dtype", "scale", "zero_point"), where)
+        fields = read_fields(value, ("name", "shape", "dtype", "scale", "zero_point"), where)
         scale = fields["scale"]
         return cls(
-            name=_text(fields["name"], f"{where}.name"),
-            shape=_shape(fields["shape"], f"{where}.shape"),
-            dtype=_choice(fields["dtype"], IO_TYPES, f"{where}.dtype"),
-            scale=None if scale is None else _number(scale, f"{where}.scale"),
+            name=read_text(fields["name"], f"{where}.name"),
+            shape=read_shape(fields["shape"], f"{where}.shape"),
+            dtype=read_choice(fields["dtype"], IO_TYPES, f"{where}.dtype"),
+            scale=None if scale is None else read_number(scale, f"{where}.scale"),
             zero_point=fields["zero_point"],
         )
 
@@ -204,18 +130,18 @@ class EngineFile:
     def __post_init__(self) -> None:
         where = f"engine file {self.file!r}"
         safe_path(self.file, where)
-        _choice(self.format, FORMATS, f"the format of {where}")
-        _choice(self.precision, PRECISIONS, f"the precision of {where}")
-        _choice(self.io, IO_TYPES, f"the I/O type of {where}")
-        _choice(self.layout, LAYOUTS, f"the layout of {where}")
+        read_choice(self.format, FORMATS, f"the format of {where}")
+        read_choice(self.precision, PRECISIONS, f"the precision of {where}")
+        read_choice(self.io, IO_TYPES, f"the I/O type of {where}")
+        read_choice(self.layout, LAYOUTS, f"the layout of {where}")
         if self.format == "tflite":
-            _text(self.signature, f"the signature of {where}")
+            read_text(self.signature, f"the signature of {where}")
         elif self.signature is not None:
-            raise _fail(where, "is ONNX and must have no signature")
+            raise invalid(where, "is ONNX and must have no signature")
         object.__setattr__(self, "inputs", tuple(self.inputs))
         object.__setattr__(self, "outputs", tuple(self.outputs))
         if wrong := [port.name for port in self.inputs + self.outputs if port.dtype != self.io]:
-            raise _fail(where, f"has {self.io} I/O but its ports {', '.join(wrong)} have another type")
+            raise invalid(where, f"has {self.io} I/O but its ports {', '.join(wrong)} have another type")
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -232,7 +158,7 @@ class EngineFile:
     @classmethod
     def from_dict(cls, value: Any, where: str = "an engine file") -> EngineFile:
         names = ("file", "format", "precision", "io", "layout", "signature", "inputs", "outputs")
-        fields = _fields(value, names, where)
+        fields = read_fields(value, names, where)
         return cls(
             file=safe_path(fields["file"], f"{where}.file"),
             format=fields["format"],
@@ -240,8 +166,8 @@ class EngineFile:
             io=fields["io"],
             layout=fields["layout"],
             signature=fields["signature"],
-            inputs=_list(fields["inputs"], FilePort.from_dict, f"{where}.inputs"),
-            outputs=_list(fields["outputs"], FilePort.from_dict, f"{where}.outputs"),
+            inputs=read_list(fields["inputs"], FilePort.from_dict, f"{where}.inputs"),
+            outputs=read_list(fields["outputs"], FilePort.from_dict, f"{where}.outputs"),
         )
 
 
@@ -258,16 +184,16 @@ class EngineEntry:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for ports in (self.inputs, self.outputs):
             if not ports or len({port.name for port in ports}) != len(ports):
-                raise _fail("an engine", "needs inputs and outputs with names of their own")
+                raise invalid("an engine", "needs inputs and outputs with names of their own")
         for file in self.files:
             where = f"engine file {file.file!r}"
             for mine, theirs in ((self.inputs, file.inputs), (self.outputs, file.outputs)):
                 if len(mine) != len(theirs):
-                    raise _fail(where, f"has {len(theirs)} ports where its engine has {len(mine)}")
+                    raise invalid(where, f"has {len(theirs)} ports where its engine has {len(mine)}")
                 for port, stored in zip(mine, theirs, strict=True):
                     if stored.shape != stored_shape(port.shape, file.layout):
                         problem = f"stores {port.name!r} as {stored.shape}, the engine says {port.shape}"
-                        raise _fail(where, problem)
+                        raise invalid(where, problem)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -278,12 +204,29 @@ class EngineEntry:
 
     @classmethod
     def from_dict(cls, value: Any, where: str = "an engine") -> EngineEntry:
-        fields = _fields(value, ("inputs", "outputs", "files"), where)
+        fields = read_fields(value, ("inputs", "outputs", "files"), where)
         return cls(
-            inputs=_list(fields["inputs"], Port.from_dict, f"{where}.inputs"),
-            outputs=_list(fields["outputs"], Port.from_dict, f"{where}.outputs"),
-            files=_list(fields["files"], EngineFile.from_dict, f"{where}.files"),
+            inputs=read_list(fields["inputs"], Port.from_dict, f"{where}.inputs"),
+            outputs=read_list(fields["outputs"], Port.from_dict, f"{where}.outputs"),
+            files=read_list(fields["files"], EngineFile.from_dict, f"{where}.files"),
         )
+
+
+def engine_ports(profile: Profile) -> dict[str, tuple[tuple[Port, ...], tuple[Port, ...]]]:
+    """The contract of each engine for a profile: (inputs, outputs), float32, NCHW, in order."""
+    size, count = profile.image_size, len(profile.groups)
+
+    def generator(batch: int) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+        condition = (Port("z", (batch, profile.latent_size)), Port("y", (batch, count)))
+        return condition, (Port("image", (batch, 3, size, size)),)
+
+    image = (Port("image", (1, 3, size, size)),)
+    return {
+        "encoder": (image, (Port("z", (1, profile.latent_size)),)),
+        "embedder": (image, (Port("embedding", (1, profile.embedding_size)),)),
+        "generator": generator(1),
+        "generator_all": generator(count),
+    }
 
 
 def stored_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
@@ -331,31 +274,34 @@ class Manifest:
 
     def __post_init__(self) -> None:
         _check_schema(self.schema)
-        _text(self.name, "name")
-        _text(self.edgeage_version, "edgeage_version")
-        points = _list(self.frame_keypoints, _point, "frame_keypoints")
+        read_text(self.name, "name")
+        read_text(self.edgeage_version, "edgeage_version")
+        points = read_list(self.frame_keypoints, read_point, "frame_keypoints")
         if len(points) != 4:
-            raise _fail("frame_keypoints", f"has {len(points)} points, expected 4")
+            raise invalid("frame_keypoints", f"has {len(points)} points, expected 4")
         object.__setattr__(self, "frame_keypoints", points)
         for name in ("engines", "refinement", "files", "lineage", "tools", "quality", "licence", "data"):
-            object.__setattr__(self, name, _mapping(getattr(self, name), name))
-        if _integer(self.refinement.get("steps"), "refinement.steps") < 0:
-            raise _fail("refinement.steps", f"is {self.refinement['steps']}, expected 0 or more")
+            object.__setattr__(self, name, read_mapping(getattr(self, name), name))
+        if read_integer(self.refinement.get("steps"), "refinement.steps") < 0:
+            raise invalid("refinement.steps", f"is {self.refinement['steps']}, expected 0 or more")
         for path, digest in self.files.items():
-            _digest(digest, f"files[{safe_path(path, 'files')!r}]")
+            read_digest(digest, f"files[{safe_path(path, 'files')!r}]")
         if "manifest.json" in self.files:
-            raise _fail("files", "lists manifest.json, which cannot hold its own hash")
+            raise invalid("files", "lists manifest.json, which cannot hold its own hash")
+        contract = engine_ports(self.profile)
         for name, entry in self.engines.items():
-            _choice(name, ENGINES, "the name of an engine")
+            read_choice(name, ENGINES, "the name of an engine")
+            if name in contract and (entry.inputs, entry.outputs) != contract[name]:
+                raise invalid(f"engine {name}", "has other ports than its profile asks for")
             for file in entry.files:
                 if file.file not in self.files:
-                    raise _fail(f"engine {name}", f"uses {file.file}, which is not in files")
-        for name, metrics in _mapping(self.quality, "quality").items():
-            for metric, number in _mapping(metrics, f"quality.{name}").items():
-                _number(number, f"quality.{name}.{metric}")
+                    raise invalid(f"engine {name}", f"uses {file.file}, which is not in files")
+        for name, metrics in read_mapping(self.quality, "quality").items():
+            for metric, number in read_mapping(metrics, f"quality.{name}").items():
+                read_number(number, f"quality.{name}.{metric}")
         for part in ("tools", "licence"):
             for key, text in getattr(self, part).items():
-                _text(text, f"{part}.{key}")
+                read_text(text, f"{part}.{key}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` gives the same manifest back."""
@@ -376,16 +322,16 @@ class Manifest:
             raise EdgeageError("this manifest.json is not one of an edgeage bundle (it has no schema)")
         _check_schema(value["schema"])
         names = ("schema", "name", "edgeage_version", "profile", "frame_keypoints", "engines", *_PLAIN)
-        fields = _fields(value, names, "manifest.json")
-        engines = _mapping(fields["engines"], "engines")
+        fields = read_fields(value, names, "manifest.json")
+        engines = read_mapping(fields["engines"], "engines")
         return cls(
             schema=fields["schema"],
             name=fields["name"],
             edgeage_version=fields["edgeage_version"],
             profile=_profile(fields["profile"]),
-            frame_keypoints=_list(fields["frame_keypoints"], _point, "frame_keypoints"),
+            frame_keypoints=read_list(fields["frame_keypoints"], read_point, "frame_keypoints"),
             engines={key: EngineEntry.from_dict(entry, f"engines.{key}") for key, entry in engines.items()},
-            **{name: _mapping(fields[name], name) for name in _PLAIN},
+            **{name: read_mapping(fields[name], name) for name in _PLAIN},
         )
 
 
@@ -405,13 +351,13 @@ def _check_schema(schema: Any) -> None:
 def _profile(value: Any) -> Profile:
     """The profile with the types that `Profile.from_dict` leaves unchecked."""
     sizes = ("image_size", "latent_size", "embedding_size")
-    fields = _fields(value, ("name", *sizes, "groups", "frame"), "profile")
+    fields = read_fields(value, ("name", *sizes, "groups", "frame"), "profile")
     for name in sizes:
-        if _integer(fields[name], f"profile.{name}") < 1:
-            raise _fail(f"profile.{name}", f"is {fields[name]}, expected a positive size")
-    _text(fields["name"], "profile.name")
-    _text(fields["frame"], "profile.frame")
-    groups = _list(fields["groups"], _text, "profile.groups")
+        if read_integer(fields[name], f"profile.{name}") < 1:
+            raise invalid(f"profile.{name}", f"is {fields[name]}, expected a positive size")
+    read_text(fields["name"], "profile.name")
+    read_text(fields["frame"], "profile.frame")
+    groups = read_list(fields["groups"], read_text, "profile.groups")
     if len(set(groups)) != len(groups) or not groups:
-        raise _fail("profile.groups", "is empty or names a group twice")
+        raise invalid("profile.groups", "is empty or names a group twice")
     return Profile.from_dict(fields)
