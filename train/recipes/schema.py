@@ -1,0 +1,109 @@
+"""What a recipe file may say: the data, and the stages in their order."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from edgeage.errors import EdgeageError
+from edgeage.train.profiles.schema import read_data_file
+
+Positive = Annotated[int, msgspec.Meta(gt=0)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="stage"):
+    """What every stage says.
+
+    The learning rate rises over `warmup` steps, stays, and falls linearly to 5 % from the share
+    `decay_from` of the steps on. `balanced` is the share of each batch that is drawn evenly over the age
+    groups; the rest is drawn as the data lie.
+    """
+
+    steps: Positive
+    batch: Positive
+    learning_rate: float
+    betas: tuple[float, float] = (0.5, 0.999)
+    warmup: int = 50
+    decay_from: Share = 0.5
+    balanced: Share = 0.5
+
+
+class Cgan(Stage, kw_only=True, tag="cgan"):
+    """Stage 1 of the article: min_G max_D log D(x, y) + log(1 - D(G(z, y~), y~))."""
+
+    loss: Literal["logistic", "hinge"] = "logistic"
+    r1_gamma: float = 0.0
+    r1_every: Positive = 8
+    ema: float = 0.0
+
+
+class InitialLatent(Stage, kw_only=True, tag="encoder"):
+    """Stage 2: E learns z from (G(z, y), z), Euclidean loss; `real_weight` adds L1 on real faces."""
+
+    real_weight: float = 0.0
+
+
+class Identity(Stage, kw_only=True, tag="identity"):
+    """Stage 3: E and G together, ||FR(x) - FR(G(E(x), y))||^2 on real faces, plus a pixel anchor."""
+
+    pixel_weight: float = 1.0
+
+
+class Perceptual(Stage, kw_only=True, tag="perceptual"):
+    """The net of the training loss: distilled from the teacher, with an age head."""
+
+
+class Recogniser(Stage, kw_only=True, tag="recogniser"):
+    """The net of the engines: distilled from the teacher on real and on generated faces."""
+
+    generated: int = 6000
+    generated_share: Share = 0.3
+    weight_decay: float = 0.02
+
+
+class Joint(Stage, kw_only=True, tag="joint"):
+    """E and G from the start together (FINDINGS, section 6); weights of the terms of one sum."""
+
+    pixel: float = 5.0
+    features: float = 1.0
+    identity: float = 1.0
+    age: float = 0.6
+    aged_identity: float = 0.7
+    adversarial: float = 0.25
+    smoothness: float = 1.0
+    latent_noise: float = 0.1
+    aging_from: Share = 0.15
+    discriminator_learning_rate: float = 1e-3
+    r1_gamma: float = 1.0
+    r1_every: Positive = 8
+    ema: float = 0.998
+
+
+AnyStage = Cgan | InitialLatent | Identity | Perceptual | Recogniser | Joint
+
+
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A training run: `profile` names the networks, `stages` run in order."""
+
+    name: str
+    profile: str
+    stages: tuple[AnyStage, ...]
+    seed: int = 0
+    validation: Share = 0.03
+
+    @property
+    def needs_teacher(self) -> bool:
+        return any(isinstance(stage, Perceptual | Recogniser) for stage in self.stages)
+
+
+def load_recipe(name: str) -> Recipe:
+    """Read and validate a recipe by shipped name or path; EdgeageError says which field is wrong."""
+    try:
+        recipe = msgspec.json.decode(read_data_file(name, "recipes", "recipe"), type=Recipe)
+    except msgspec.DecodeError as error:
+        raise EdgeageError(f"recipe {name!r} is not valid: {error}") from None
+    if not recipe.stages:
+        raise EdgeageError(f"recipe {name!r} has no stages")
+    return recipe

@@ -1,0 +1,115 @@
+"""What a stage is: modules and optimizers that one step changes, from one batch."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgeage.train.batches import Sampler
+from edgeage.train.profiles.schema import NetworkProfile
+from edgeage.train.recipes.schema import Stage as Options
+from edgeage.train.teacher import Teacher
+
+
+@dataclass
+class Context:
+    """What the stages of a run hand on to each other.
+
+    Attributes:
+        networks: by name; a stage may add one (the perceptual net).
+        averages: exponential moving averages of networks, which stand for them outside of training.
+        sampler: the training faces; validation: fixed images [n, 3, S, S] and their groups.
+    """
+
+    spec: NetworkProfile
+    networks: dict[str, nn.Module]
+    sampler: Sampler
+    validation: tuple[Tensor, Tensor]
+    device: torch.device
+    teacher: Teacher | None = None
+    averages: dict[str, nn.Module] = field(default_factory=dict)
+
+    def best(self, name: str) -> nn.Module:
+        """The averaged network if there is one, else the network itself."""
+        return self.averages.get(name, self.networks[name])
+
+    def average(self, name: str) -> None:
+        """Start to keep an average of a network, at its present weights."""
+        if name not in self.averages:
+            self.averages[name] = copy.deepcopy(self.networks[name]).eval().requires_grad_(False)
+
+    def one_hot(self, groups: Tensor) -> Tensor:
+        return torch.eye(len(self.spec.groups), device=self.device)[groups]
+
+
+class Stage(ABC):
+    """One way of training. Everything it needs to resume is in `trained`, `averages` and `optimizers`."""
+
+    def __init__(self, context: Context, trained: Iterable[str]) -> None:
+        self.context = context
+        self.trained = {name: context.networks[name] for name in trained}
+        for module in self.trained.values():
+            module.to(memory_format=torch.channels_last).train().requires_grad_(True)
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.learning_rates: dict[str, float] = {}
+
+    def add_optimizer(
+        self,
+        name: str,
+        modules: Iterable[nn.Module],
+        learning_rate: float,
+        betas: tuple[float, float],
+        weight_decay: float = 0.0,
+    ) -> None:
+        parameters = [parameter for module in modules for parameter in module.parameters()]
+        self.optimizers[name] = torch.optim.AdamW(
+            parameters, learning_rate, betas, weight_decay=weight_decay
+        )
+        self.learning_rates[name] = learning_rate
+
+    def schedule(self, step: int, options: Options) -> None:
+        """Warm up, hold, then fall linearly to 5 %."""
+        progress = step / options.steps
+        factor = min(1.0, (step + 1) / max(options.warmup, 1))
+        if progress > options.decay_from:
+            factor *= max(0.05, (1 - progress) / (1 - options.decay_from))
+        for name, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rates[name] * factor
+
+    def update(self, name: str, loss: Tensor) -> None:
+        """One optimizer step; the loop has checked that losses are finite before they are kept."""
+        optimizer = self.optimizers[name]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    def average_step(self, name: str, decay: float, step: int) -> None:
+        """Move the average of a network towards it, faster in the beginning."""
+        keep = min(decay, (step + 1) / (step + 10))
+        average = self.context.averages[name].state_dict()
+        with torch.no_grad():
+            for key, value in self.context.networks[name].state_dict().items():
+                if value.dtype.is_floating_point:
+                    average[key].lerp_(value, 1 - keep)
+                else:
+                    average[key].copy_(value)
+
+    @abstractmethod
+    def step(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Do one optimisation step; returns the losses to log (detached scalars)."""
+
+    def finish(self) -> None:
+        """Leave the trained networks ready for the stages that follow."""
+        for module in self.trained.values():
+            module.eval().requires_grad_(False)
+
+
+def detached(losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: loss.detach() for name, loss in losses.items()}

@@ -1,0 +1,126 @@
+"""E and G from the start together, against a distilled net and a discriminator (FINDINGS, section 6)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgeage.errors import EdgeageError
+from edgeage.train.batches import Batch, vary
+from edgeage.train.networks.discriminator import adversarial_losses, generator_loss, r1_penalty
+from edgeage.train.recipes.schema import Joint
+from edgeage.train.stages.base import Context, Stage, detached
+
+RAMP = 0.1  # share of the steps over which the aging terms rise to their weight
+
+
+class JointStage(Stage):
+    def __init__(self, context: Context, options: Joint) -> None:
+        if "perceptual" not in context.networks:
+            raise EdgeageError("the joint stage needs the perceptual stage before it in the recipe")
+        super().__init__(context, ("encoder", "generator", "discriminator"))
+        self.options = options
+        self.perceptual = context.networks["perceptual"].eval().requires_grad_(False)
+        painters = [self.trained["encoder"], self.trained["generator"]]
+        self.add_optimizer("painters", painters, options.learning_rate, options.betas)
+        self.add_optimizer(
+            "discriminator", [self.trained["discriminator"]], options.discriminator_learning_rate, (0.0, 0.99)
+        )
+        context.average("encoder")
+        context.average("generator")
+
+    def step(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        options, context = self.options, self.context
+        batch = context.sampler.draw(options.batch, options.balanced, rng)
+        latent = self.trained["encoder"](batch.images)
+        latent = latent + options.latent_noise * torch.randn_like(latent)
+        progress = step / options.steps
+        strength = min(1.0, max(0.0, (progress - options.aging_from) / RAMP))
+        if progress < options.aging_from:
+            rebuilt = self.trained["generator"](latent, batch.conditions)
+            total, losses = self.reconstruction(batch, rebuilt)
+            self.update("painters", total)
+        else:
+            losses = self.aging_step(step, strength, batch, latent)
+        self.average_step("encoder", options.ema, step)
+        self.average_step("generator", options.ema, step)
+        return detached(losses)
+
+    def reconstruction(self, batch: Batch, rebuilt: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Pixels, features and identity of G(E(x), y) against x."""
+        options = self.options
+        with torch.no_grad():
+            identity, _, features = self.perceptual(batch.images)
+        own_identity, _, own_features = self.perceptual(rebuilt)
+        pairs = list(zip(own_features[:3], features[:3], strict=True))
+        losses = {
+            "pixel": F.l1_loss(rebuilt, batch.images),
+            "features": torch.stack([F.l1_loss(own, x) / x.abs().mean() for own, x in pairs]).mean(),
+            "identity": 1 - (own_identity * identity).sum(1).mean(),
+        }
+        total = (
+            options.pixel * losses["pixel"]
+            + options.features * losses["features"]
+            + options.identity * losses["identity"]
+        )
+        return total, losses
+
+    def aging_step(
+        self, step: int, strength: float, batch: Batch, latent: Tensor
+    ) -> dict[str, Tensor]:
+        """Reconstruction of the batch, and another age group for half of it."""
+        options, context = self.options, self.context
+        half = options.batch // 2
+        images = batch.images[-half:]
+        groups = len(context.spec.groups)
+        moved = torch.randint(1, groups, (half,), device=context.device)
+        wanted_groups = (batch.groups[-half:] + moved) % groups
+        wanted = context.one_hot(wanted_groups)
+        both = self.trained["generator"](
+            torch.cat([latent, latent[-half:]]), torch.cat([batch.conditions, wanted])
+        )
+        rebuilt, aged = both[: options.batch], both[options.batch :]
+        difference = aged - rebuilt[-half:]
+        # both output modes of the runtime are trained: every other face is x + the age difference
+        raw = (torch.arange(half, device=context.device) % 2 == 0)[:, None, None, None]
+        output = torch.where(raw, aged, images + difference).contiguous(memory_format=torch.channels_last)
+
+        total, losses = self.reconstruction(batch, rebuilt)
+        with torch.no_grad():
+            identity, _, _ = self.perceptual(images)
+        aged_identity, aged_age, _ = self.perceptual(vary(output))
+        losses["age"] = F.cross_entropy(aged_age, wanted_groups, label_smoothing=0.1)
+        losses["aged_identity"] = 1 - (aged_identity * identity).sum(1).mean()
+        losses["adversarial"] = generator_loss("logistic", self.trained["discriminator"](output, wanted))
+        losses["smoothness"] = total_variation(difference)
+        total = total + options.smoothness * losses["smoothness"] + strength * (
+            options.age * losses["age"]
+            + options.aged_identity * losses["aged_identity"]
+            + options.adversarial * losses["adversarial"]
+        )
+        self.update("painters", total)
+        losses["discriminator"] = self.discriminator_step(step, batch, output.detach(), wanted, losses)
+        return losses
+
+    def discriminator_step(
+        self, step: int, batch: Batch, output: Tensor, wanted: Tensor, losses: dict[str, Tensor]
+    ) -> Tensor:
+        options, discriminator = self.options, self.trained["discriminator"]
+        penalise = step % options.r1_every == 0
+        real = batch.images[-len(output) :].detach().requires_grad_(penalise)
+        logits = discriminator(real, batch.conditions[-len(output) :])
+        loss = adversarial_losses("logistic", logits, discriminator(output, wanted))
+        total = loss
+        if penalise:
+            losses["r1"] = r1_penalty(logits, real)
+            total = loss + options.r1_every * options.r1_gamma / 2 * losses["r1"]
+        self.update("discriminator", total)
+        return loss
+
+
+def total_variation(images: Tensor) -> Tensor:
+    """Mean absolute difference of neighbouring pixels, down plus right."""
+    down = (images[:, :, 1:] - images[:, :, :-1]).abs().mean()
+    return down + (images[:, :, :, 1:] - images[:, :, :, :-1]).abs().mean()
