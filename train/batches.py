@@ -112,7 +112,9 @@ def degrade(images: Tensor, rng: np.random.Generator) -> Tensor:
     images[blurred] = gaussian_blur(images[blurred], float(rng.uniform(0.4, 2.0)))
     side = int(rng.integers(20, 52))
     full = images.shape[-1]
-    low = F.interpolate(images[small], size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+    low = F.interpolate(
+        images[small], size=(side, side), mode="bilinear", antialias=True, align_corners=False
+    )
     images[small] = F.interpolate(low, size=(full, full), mode="bilinear", align_corners=False)
     images[noisy] += torch.randn_like(images[noisy]) * float(rng.uniform(0, 0.08))
     return images

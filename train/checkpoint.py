@@ -96,9 +96,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def load_into(network: nn.Module, tensors: dict[str, Tensor], prefix: str, source: Path) -> None:
     """Load the tensors named `prefix.*`; EdgeageError if they are those of another shape or profile."""
-    own = {
-        key[len(prefix) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{prefix}.")
-    }
+    own = {key[len(prefix) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{prefix}.")}
     try:
         network.load_state_dict(own)
     except RuntimeError as error:

@@ -94,8 +94,8 @@ def train(recipe: Recipe, options: RunOptions, say: Callable[[str], None] = prin
     )
     write_story(recipe, faces, run, options)
     meta = {
-        "profile": msgspec.to_builtins(spec),
-        "recipe": msgspec.to_builtins(recipe),
+        "profile": plain(spec),
+        "recipe": plain(recipe),
         "data": {"fingerprint": faces.fingerprint, "faces": len(faces), "source": kind_of(options.source)},
         "edgeage": __version__,
         "git": ckpt.git_revision(),
@@ -150,8 +150,14 @@ def run_stage(
     sums: dict[str, list[float]] = {}
     saved = time.monotonic()
     last = int(min(settings.steps, first + budget))
-    bar = tqdm(total=settings.steps, initial=first, desc=f"{index + 1}/{len(recipe.stages)} {name}",
-               unit="step", disable=not options.progress, dynamic_ncols=True)
+    bar = tqdm(
+        total=settings.steps,
+        initial=first,
+        desc=f"{index + 1}/{len(recipe.stages)} {name}",
+        unit="step",
+        disable=not options.progress,
+        dynamic_ncols=True,
+    )
     step = first
     with bar:
         for step in range(first, last):
@@ -210,7 +216,7 @@ def refuse_changed_recipe(recipe: Recipe, run: Path) -> bool:
     if not any((run / name).exists() for name in ("checkpoint", "checkpoint.old")):
         return False
     old = read_json(run / "recipe.json", "recipe of this run")
-    difference = ckpt.recipe_difference(old, msgspec.to_builtins(recipe))
+    difference = ckpt.recipe_difference(old, plain(recipe))
     if difference:
         raise EdgeageError(f"{run} was begun with another recipe ({difference}); choose another --out")
     return True
@@ -229,7 +235,7 @@ def refuse_changed_data(faces: Faces, run: Path) -> None:
 
 def write_story(recipe: Recipe, faces: Faces, run: Path, options: RunOptions) -> None:
     """recipe.json, data.json, environment.json: what was run, on what, with what."""
-    write_json(run / "recipe.json", msgspec.to_builtins(recipe))
+    write_json(run / "recipe.json", plain(recipe))
     write_json(run / "data.json", {**faces.to_dict(), "source": kind_of(options.source)})
     environment = {
         "python": platform.python_version(),
@@ -240,6 +246,12 @@ def write_story(recipe: Recipe, faces: Faces, run: Path, options: RunOptions) ->
         "arguments": [Path(sys.argv[0]).name, *sys.argv[1:2]],
     }
     write_json(run / "environment.json", environment)
+
+
+def plain(value: msgspec.Struct) -> dict[str, Any]:
+    """As JSON would give it back: lists, not tuples."""
+    fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(value))
+    return fields
 
 
 def kind_of(source: str) -> str:

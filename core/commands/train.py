@@ -22,8 +22,12 @@ Examples:
     metavar="SOURCE",
     help="utkface:FOLDER|TAR, imdb-wiki:FILE.mat, csv:FILE.csv or procedural:COUNT.",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder; resumed if it exists.")
-@click.option("--teacher", type=click.Path(path_type=Path), help="MobileFaceNet.tflite, for recipes that distil.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Run folder; resumed if it exists."
+)
+@click.option(
+    "--teacher", type=click.Path(path_type=Path), help="MobileFaceNet.tflite, for recipes that distil."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; torch's choice unless given.")
 @click.option("--until", type=click.IntRange(1), help="Stop, resumable, after this many more steps.")

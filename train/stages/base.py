@@ -68,9 +68,7 @@ class Stage(ABC):
         weight_decay: float = 0.0,
     ) -> None:
         parameters = [parameter for module in modules for parameter in module.parameters()]
-        self.optimizers[name] = torch.optim.AdamW(
-            parameters, learning_rate, betas, weight_decay=weight_decay
-        )
+        self.optimizers[name] = torch.optim.AdamW(parameters, learning_rate, betas, weight_decay=weight_decay)
         self.learning_rates[name] = learning_rate
 
     def schedule(self, step: int, options: Options) -> None:

@@ -67,9 +67,7 @@ class JointStage(Stage):
         )
         return total, losses
 
-    def aging_step(
-        self, step: int, strength: float, batch: Batch, latent: Tensor
-    ) -> dict[str, Tensor]:
+    def aging_step(self, step: int, strength: float, batch: Batch, latent: Tensor) -> dict[str, Tensor]:
         """Reconstruction of the batch, and another age group for half of it."""
         options, context = self.options, self.context
         half = options.batch // 2
@@ -95,10 +93,15 @@ class JointStage(Stage):
         losses["aged_identity"] = 1 - (aged_identity * identity).sum(1).mean()
         losses["adversarial"] = generator_loss("logistic", self.trained["discriminator"](output, wanted))
         losses["smoothness"] = total_variation(difference)
-        total = total + options.smoothness * losses["smoothness"] + strength * (
-            options.age * losses["age"]
-            + options.aged_identity * losses["aged_identity"]
-            + options.adversarial * losses["adversarial"]
+        total = (
+            total
+            + options.smoothness * losses["smoothness"]
+            + strength
+            * (
+                options.age * losses["age"]
+                + options.aged_identity * losses["aged_identity"]
+                + options.adversarial * losses["adversarial"]
+            )
         )
         self.update("painters", total)
         losses["discriminator"] = self.discriminator_step(step, batch, output.detach(), wanted, losses)
