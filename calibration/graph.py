@@ -1,0 +1,75 @@
+"""A read-only view of an ONNX graph: who makes a tensor, who reads it, its shape, its constant value."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from edgeage.errors import EdgeageError
+
+
+class GraphView:
+    """Look-ups over `model`, a static-shape float32 graph.
+
+    Attributes:
+        nodes: in execution order.
+        inputs, outputs: names, in order.
+        constants: initializers by name.
+        producer: node by the name of its (single) output.
+        consumers: nodes by the name of a tensor they read; a node that reads it twice is there twice.
+        shapes: shape by tensor name.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+        self.model = model
+        self.nodes: list[onnx.NodeProto] = list(graph.node)
+        self.constants: dict[str, NDArray[Any]] = {
+            tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer
+        }
+        self.inputs = [port.name for port in graph.input if port.name not in self.constants]
+        self.outputs = [port.name for port in graph.output]
+        self.producer: dict[str, onnx.NodeProto] = {}
+        self.consumers: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.nodes:
+            self.producer[node.output[0]] = node
+            for name in node.input:
+                self.consumers.setdefault(name, []).append(node)
+        self.shapes: dict[str, tuple[int, ...]] = {k: v.shape for k, v in self.constants.items()}
+        for port in [*graph.input, *graph.value_info, *graph.output]:
+            dimensions = port.type.tensor_type.shape.dim
+            if any(not d.HasField("dim_value") for d in dimensions):
+                raise EdgeageError(f"tensor {port.name} has no static shape; export with fixed sizes")
+            self.shapes[port.name] = tuple(d.dim_value for d in dimensions)
+
+    @property
+    def activations(self) -> list[str]:
+        """Every tensor that is computed or fed, inputs first, in execution order."""
+        return [*self.inputs, *(node.output[0] for node in self.nodes)]
+
+    def op_counts(self) -> Counter[str]:
+        return Counter(node.op_type for node in self.nodes)
+
+
+def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
+    """Value of a node's attribute; text as str."""
+    for item in node.attribute:
+        if item.name == name:
+            value = onnx.helper.get_attribute_value(item)
+            return value.decode() if isinstance(value, bytes) else value
+    return default
+
+
+def rectifier(node: onnx.NodeProto, constants: dict[str, NDArray[Any]]) -> str | None:
+    """"relu" or "relu6" if the node is one of them (ReLU6 is a Clip to 0..6 in ONNX), else None."""
+    if node.op_type == "Relu":
+        return "relu"
+    if node.op_type == "Clip" and len(node.input) == 3:
+        low, high = (constants.get(name) for name in node.input[1:])
+        if low is not None and high is not None and (low.item(), high.item()) == (0, 6):
+            return "relu6"
+    return None

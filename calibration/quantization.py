@@ -1,0 +1,173 @@
+"""One quantisation decision per tensor, read by every INT8 writer (TFLite and Q/DQ ONNX).
+
+Everything is int8 and symmetric: real = scale * code, zero point 0, as TensorRT demands. Scales cover
+127 steps to each side; weights keep to [-127, 127], activations saturate at [-128, 127].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgeage.calibration.graph import GraphView, rectifier
+from edgeage.errors import EdgeageError
+
+# TFLite fixes the output of TANH to this scale.
+TANH_SCALE = np.float32(1 / 128)
+# Their kernels copy (or average) codes, so input and output must share one scale.
+SAME_SCALE = ("Reshape", "Resize", "MaxPool", "AveragePool", "DepthToSpace", "Concat")
+WEIGHTED = ("Conv", "Gemm")
+# Producers whose kernels clamp their own output, so that a rectifier behind them costs nothing.
+_CLAMPING = ("Conv", "Gemm", "Add")
+# Integer kernels want input_scale * weight_scale / output_scale above 2^-32, and the int32 bias
+# in units of input_scale * weight_scale must not overflow.
+_LEAST_RESCALE = 2.0**-30
+_LARGEST_BIAS = 2.0**30
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A weighted node's constants, in ONNX layout.
+
+    Attributes:
+        codes: int8, shape of the float weight, output channels first.
+        scales: float32 [output channels] (Conv) or [1] (Gemm).
+        bias: float32 [output channels].
+        bias_codes: int32 [output channels] in units of input scale * weight scale.
+    """
+
+    codes: NDArray[np.int8]
+    scales: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    bias_codes: NDArray[np.int32]
+
+
+class Quantization:
+    """The decisions for one graph.
+
+    Attributes:
+        view: the float graph.
+        fused: output of a clamping node -> (output of the rectifier behind it, "relu" or "relu6");
+            the first of the two never exists in an INT8 engine.
+    """
+
+    def __init__(
+        self, view: GraphView, scales: dict[str, np.float32], fused: dict[str, tuple[str, str]]
+    ) -> None:
+        self.view = view
+        self.fused = fused
+        self._scales = scales
+
+    def scale(self, tensor: str) -> np.float32:
+        """Scale of an activation that engines store as int8."""
+        return self._scales[tensor]
+
+    def is_stored(self, tensor: str) -> bool:
+        """Whether the activation exists as int8 codes (a fused node's own output does not)."""
+        return tensor in self._scales
+
+    def stored_output(self, node: onnx.NodeProto) -> str:
+        """The tensor that the node's kernel writes: behind its fused rectifier, if it has one."""
+        own = str(node.output[0])
+        return self.fused[own][0] if own in self.fused else own
+
+    def weights(self, node: onnx.NodeProto) -> Weights:
+        """Codes of a Conv's (per output channel) or Gemm's (one scale: TFLite's dense layer) constants."""
+        weight = np.asarray(self.view.constants[node.input[1]], dtype=np.float64)
+        if len(node.input) > 2:
+            bias = np.asarray(self.view.constants[node.input[2]], dtype=np.float64).reshape(-1)
+        else:
+            bias = np.zeros(len(weight))
+        bias = np.broadcast_to(bias, len(weight))
+        given = float(self.scale(node.input[0]))
+        made = float(self.scale(self.stored_output(node)))
+        rows = np.abs(weight.reshape(len(weight), -1)).max(axis=1)
+        # A channel with (nearly) no weights but a bias needs a scale that its bias fits.
+        floors = np.maximum(np.abs(bias) / (given * _LARGEST_BIAS), _LEAST_RESCALE * made / given)
+        scales = np.maximum(rows / 127, floors)
+        if node.op_type == "Gemm":
+            scales = scales.max(keepdims=True)
+        stored = scales.astype(np.float32)
+        units = stored.astype(np.float64)
+        codes = np.rint(weight / units.reshape(-1, *[1] * (weight.ndim - 1)))
+        return Weights(
+            codes=np.clip(codes, -127, 127).astype(np.int8),
+            scales=stored,
+            bias=bias.astype(np.float32),
+            bias_codes=np.rint(bias / (units * given)).astype(np.int32),
+        )
+
+    def constant(self, tensor: str) -> tuple[NDArray[np.int8], np.float32]:
+        """Codes and scale of a constant operand of Add, Sub or Mul."""
+        values = self.view.constants[tensor]
+        scale = symmetric_scale(float(values.min()), float(values.max()))
+        return np.clip(np.rint(values / scale), -127, 127).astype(np.int8), scale
+
+
+def symmetric_scale(low: float, high: float) -> np.float32:
+    """Scale of the smallest symmetric int8 range that holds [low, high]."""
+    reach = max(abs(low), abs(high))
+    # All-zero tensors (a dead branch): every scale is right, a tiny one would overflow its readers.
+    scale: np.float32 = np.float32(reach / 127 if reach > 1e-12 else 1 / 127)
+    return scale
+
+
+def decide(model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]]) -> Quantization:
+    """Decide every activation's scale for `model` (float32, canonical, see `edgeage.export.onnx_graph`).
+
+    Raises EdgeageError if the table misses a tensor or a Tanh would have to share a larger scale.
+    """
+    view = GraphView(model)
+    fused = fuse_rectifiers(view)
+    stored = [name for name in view.activations if name not in fused]
+    if missing := ", ".join([name for name in stored if name not in ranges][:3]):
+        raise EdgeageError(f"the range table lacks tensor {missing}; calibrate this network again")
+    root = _tie(view)
+    reach: dict[str, tuple[float, float]] = {}
+    fixed: set[str] = set()
+    for name in stored:
+        low, high = reach.get(root[name], (0.0, 0.0))
+        reach[root[name]] = min(low, ranges[name][0]), max(high, ranges[name][1])
+        if name in view.producer and view.producer[name].op_type == "Tanh":
+            fixed.add(root[name])
+    for name in fixed:
+        if max(map(abs, reach[name])) > 1.0 + 1e-6:
+            raise EdgeageError(f"tensor {name} shares its scale with a Tanh but exceeds 1; separate the two")
+    scales = {
+        name: TANH_SCALE if root[name] in fixed else symmetric_scale(*reach[root[name]]) for name in stored
+    }
+    return Quantization(view, scales, fused)
+
+
+def fuse_rectifiers(view: GraphView) -> dict[str, tuple[str, str]]:
+    """Output of a clamping node -> (output, kind) of the rectifier that is its only reader."""
+    fused: dict[str, tuple[str, str]] = {}
+    for node in view.nodes:
+        kind = rectifier(node, view.constants)
+        source: Any = view.producer.get(node.input[0])
+        if kind is None or source is None or source.op_type not in _CLAMPING:
+            continue
+        if len(view.consumers[node.input[0]]) == 1 and node.input[0] not in view.outputs:
+            fused[node.input[0]] = (node.output[0], kind)
+    return fused
+
+
+def _tie(view: GraphView) -> dict[str, str]:
+    """Representative tensor of each set that must share a scale."""
+    parent = {name: name for name in view.activations}
+
+    def find(name: str) -> str:
+        while parent[name] != name:
+            name = parent[name]
+        return name
+
+    for node in view.nodes:
+        if node.op_type in SAME_SCALE:
+            for name in node.input if node.op_type == "Concat" else node.input[:1]:
+                parent[find(name)] = find(node.output[0])
+    return {name: find(name) for name in parent}
