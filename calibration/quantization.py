@@ -38,13 +38,15 @@ class Weights:
         codes: int8, shape of the float weight, output channels first.
         scales: float32 [output channels] (Conv) or [1] (Gemm).
         bias: float32 [output channels].
-        bias_codes: int32 [output channels] in units of input scale * weight scale.
+        bias_codes: int32 [output channels], in units of `bias_scales`.
+        bias_scales: float32, input scale * weight scale.
     """
 
     codes: NDArray[np.int8]
     scales: NDArray[np.float32]
     bias: NDArray[np.float32]
     bias_codes: NDArray[np.int32]
+    bias_scales: NDArray[np.float32]
 
 
 class Quantization:
@@ -100,6 +102,7 @@ class Quantization:
             scales=stored,
             bias=bias.astype(np.float32),
             bias_codes=np.rint(bias / (units * given)).astype(np.int32),
+            bias_scales=(units * given).astype(np.float32),
         )
 
     def constant(self, tensor: str) -> tuple[NDArray[np.int8], np.float32]:

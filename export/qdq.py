@@ -1,0 +1,109 @@
+"""The Q/DQ form: the float graph with the INT8 decisions written between its nodes, for TensorRT.
+
+Every tensor that the TFLite file stores as int8 passes through QuantizeLinear + DequantizeLinear with
+the same scale here, so the two compute the same thing up to rounding. Biases stay float: TensorRT's
+parser refuses the int32 ones that onnxruntime's own quantiser writes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from edgeage.calibration.quantization import WEIGHTED, Quantization
+from edgeage.export.onnx_graph import clean
+
+_ARITHMETIC = ("Add", "Sub", "Mul")
+
+
+def to_qdq(quantization: Quantization) -> onnx.ModelProto:
+    """Q/DQ model with float32 inputs and outputs of the same names and shapes as the float graph."""
+    return _Rewrite(quantization).run()
+
+
+class _Rewrite:
+    def __init__(self, quantization: Quantization) -> None:
+        self.quantization = quantization
+        self.view = quantization.view
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, NDArray[Any]] = {}
+        self.reads: dict[str, int] = {}
+
+    def run(self) -> onnx.ModelProto:
+        for name in self.view.inputs:
+            self._quantize(name, name)
+        for node in self.view.nodes:
+            self._node(node)
+        model = onnx.ModelProto()
+        model.CopyFrom(self.view.model)
+        del model.graph.node[:]
+        model.graph.node.extend(self.nodes)
+        model.graph.initializer.extend(
+            numpy_helper.from_array(value, name) for name, value in self.constants.items()
+        )
+        return clean(model)
+
+    def _node(self, node: onnx.NodeProto) -> None:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        for index, name in enumerate(node.input):
+            if self.quantization.is_stored(name):
+                copy.input[index] = self._dequantized(name)
+        if node.op_type in WEIGHTED:
+            weights = self.quantization.weights(node)
+            scales = weights.scales if node.op_type == "Conv" else weights.scales[0]
+            copy.input[1] = self._constant(f"{node.output[0]}.weight", weights.codes, scales)
+        elif node.op_type in _ARITHMETIC:
+            for index, name in enumerate(node.input):
+                if name in self.view.constants:
+                    copy.input[index] = self._constant(
+                        f"{node.output[0]}.operand{index}", *self.quantization.constant(name)
+                    )
+        output = node.output[0]
+        if not self.quantization.is_stored(output):
+            self.nodes.append(copy)
+            return
+        copy.output[0] = f"{output}.float"
+        self.nodes.append(copy)
+        self._quantize(copy.output[0], output)
+        if output in self.view.outputs:
+            self._dequantize(f"{output}.int8", output, self._parameters(output))
+
+    def _quantize(self, source: str, name: str) -> None:
+        scale, zero = self._parameters(name)
+        self.nodes.append(helper.make_node("QuantizeLinear", [source, scale, zero], [f"{name}.int8"]))
+
+    def _dequantized(self, name: str) -> str:
+        """A dequantised copy for one more reader: onnxruntime fuses only around a DQ that is not shared."""
+        count = self.reads[name] = self.reads.get(name, 0) + 1
+        output = f"{name}.dequantized{count}"
+        self._dequantize(f"{name}.int8", output, self._parameters(name))
+        return output
+
+    def _parameters(self, name: str) -> tuple[str, str]:
+        self.constants[f"{name}.scale"] = np.array(self.quantization.scale(name), dtype=np.float32)
+        self.constants["zero_point"] = np.array(0, dtype=np.int8)
+        return f"{name}.scale", "zero_point"
+
+    def _constant(self, name: str, codes: NDArray[np.int8], scales: Any) -> str:
+        """DequantizeLinear over constant codes; per output channel (axis 0) if there are several scales."""
+        values = np.asarray(scales, dtype=np.float32)
+        self.constants.update(
+            {
+                f"{name}.int8": codes,
+                f"{name}.scale": values,
+                f"{name}.zero_point": np.zeros(values.shape, dtype=np.int8),
+            }
+        )
+        output = f"{name}.dequantized"
+        self._dequantize(f"{name}.int8", output, (f"{name}.scale", f"{name}.zero_point"))
+        if values.ndim:
+            self.nodes[-1].attribute.append(helper.make_attribute("axis", 0))
+        return output
+
+    def _dequantize(self, source: str, output: str, parameters: tuple[str, str]) -> None:
+        self.nodes.append(helper.make_node("DequantizeLinear", [source, *parameters], [output]))

@@ -1,0 +1,83 @@
+"""Canonical NCHW float graph + quantisation decisions -> a full-INT8 NHWC TFLite file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import onnx
+
+from edgeage.calibration.quantization import Quantization
+from edgeage.errors import EdgeageError
+from edgeage.export.tflite import ops
+from edgeage.export.tflite.layout import Image, flat_images, nhwc
+from edgeage.export.tflite.writer import Writer
+
+
+class Lowering:
+    """The state that the entries of the lowering table work on.
+
+    Attributes:
+        quantization: the decisions, with the graph.
+        writer: the file so far.
+        flat_images: flat tensors whose elements are in HWC order.
+    """
+
+    def __init__(self, quantization: Quantization) -> None:
+        self.quantization = quantization
+        self.view = quantization.view
+        self.writer = Writer()
+        self.flat_images: dict[str, Image] = flat_images(self.view)
+        self._index: dict[str, int] = {}
+        self._done: set[str] = set()
+
+    def tensor(self, name: str) -> int:
+        """The int8 tensor of an activation, made when first asked for."""
+        if name not in self._index:
+            self._index[name] = self.like(name, name, nhwc(self.view.shapes[name]))
+        return self._index[name]
+
+    def like(self, name: str, tensor: str, shape: tuple[int, ...]) -> int:
+        """A new int8 tensor with the scale of activation `tensor`."""
+        return self.writer.activation(name, shape, np.int8, self.quantization.scale(tensor))
+
+    def done(self, node: onnx.NodeProto) -> None:
+        """Say that `node` has been written together with another."""
+        self._done.add(node.output[0])
+
+    def run(self) -> None:
+        for node in self.view.nodes:
+            absorbed = node.input[0] in self.quantization.fused
+            if absorbed or node.output[0] in self._done:
+                continue
+            if node.op_type not in ops.TABLE:
+                raise EdgeageError(f"TFLite writer: no lowering for {node.op_type} ({node.output[0]})")
+            ops.TABLE[node.op_type](self, node)
+
+
+def to_tflite(quantization: Quantization, signature: str, io: Literal["int8", "float32"]) -> bytes:
+    """Write the graph as one INT8 TFLite file.
+
+    Args:
+        signature: its name; the names inside it are the graph's input and output names.
+        io: "int8" hands codes through; "float32" puts one QUANTIZE behind each input and one DEQUANTIZE
+            before each output, and nothing else changes.
+
+    Raises EdgeageError if the graph cannot be laid out NHWC or has an operator outside the table.
+    """
+    lowering = Lowering(quantization)
+    view, writer = lowering.view, lowering.writer
+    inputs = {name: lowering.tensor(name) for name in view.inputs}
+    if io == "float32":
+        for name in view.inputs:
+            code = inputs[name]
+            inputs[name] = writer.activation(f"{name}:float32", nhwc(view.shapes[name]), np.float32)
+            ops.quantize(writer, inputs[name], code)
+    lowering.run()
+    outputs = {name: lowering.tensor(name) for name in view.outputs}
+    if io == "float32":
+        for name in view.outputs:
+            code = outputs[name]
+            outputs[name] = writer.activation(f"{name}:float32", nhwc(view.shapes[name]), np.float32)
+            ops.dequantize(writer, code, outputs[name])
+    return writer.finish(signature, inputs, outputs)
