@@ -13,12 +13,16 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Batch:
-    """images [n, 3, S, S] in [-1, 1]; one-hot y [n, groups]; groups [n]; teacher embeddings [n, d] or None."""
+    """Images [n, 3, S, S] in [-1, 1], one-hot y [n, groups], and labels [n].
+
+    Teacher embeddings [n, d] and person numbers [n] are None where the data or the recipe has none.
+    """
 
     images: Tensor
     conditions: Tensor
     groups: Tensor
     teacher: Tensor | None
+    identities: Tensor | None
 
 
 def to_images(pixels: Tensor) -> Tensor:
@@ -35,12 +39,14 @@ class Sampler:
         images: NDArray[np.uint8],
         groups: NDArray[np.int64],
         teacher: NDArray[np.float32] | None,
+        identities: NDArray[np.int64] | None,
         group_count: int,
         device: torch.device,
     ) -> None:
         self.images = torch.from_numpy(np.ascontiguousarray(images))
         self.groups = torch.from_numpy(np.ascontiguousarray(groups))
         self.teacher = None if teacher is None else torch.from_numpy(teacher)
+        self.identities = None if identities is None else torch.from_numpy(np.array(identities))
         self.eye = torch.eye(group_count)
         self.members = [np.flatnonzero(groups == group) for group in range(group_count)]
         self.filled = [group for group, members in enumerate(self.members) if len(members)]
@@ -62,6 +68,7 @@ class Sampler:
             conditions=self.eye.to(self.device)[groups],
             groups=groups,
             teacher=None if self.teacher is None else self.teacher[index].to(self.device),
+            identities=None if self.identities is None else self.identities[index].to(self.device),
         )
 
 

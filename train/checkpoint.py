@@ -64,7 +64,10 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
-    """Read a checkpoint for evaluation or export; EdgeageError if it is absent, broken or of another format."""
+    """Read a checkpoint for evaluation or export.
+
+    Raises EdgeageError if it is absent, broken, of another format, or does not fit its profile.
+    """
     folder = find_checkpoint(Path(path))
     meta = read_json(folder / "checkpoint.json", "checkpoint description")
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:

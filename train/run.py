@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -32,6 +32,7 @@ from edgeage.train.profiles.schema import load_profile
 from edgeage.train.recipes.schema import Recipe
 from edgeage.train.stages import Context, Stage, build_stage
 from edgeage.train.stages.perceptual import build_perceptual
+from edgeage.train.stages.recogniser import build_person_directions
 from edgeage.train.teacher import Teacher
 
 LOG_EVERY = 50
@@ -87,7 +88,9 @@ def train(recipe: Recipe, options: RunOptions, say: Callable[[str], None] = prin
     context = Context(
         spec=spec,
         networks={name: network.to(device) for name, network in build_networks(spec).items()},
-        sampler=Sampler(training.images, training.groups, embeddings, len(spec.groups), device),
+        sampler=Sampler(
+            training.images, training.groups, embeddings, training.identities, len(spec.groups), device
+        ),
         validation=fixed_validation(validation, device),
         device=device,
         teacher=teacher,
@@ -301,7 +304,12 @@ def save_run(
     if stage is not None:
         for name, optimizer in stage.optimizers.items():
             state |= ckpt.optimizer_tensors(name, optimizer)
-    ckpt.save_checkpoint(run / "checkpoint", deployed, state, {**meta, "stage": index, "step": step})
+    ckpt.save_checkpoint(
+        run / "checkpoint",
+        deployed,
+        state,
+        {**meta, "learned": sorted(context.learned), "stage": index, "step": step},
+    )
 
 
 def restore(run: Path, context: Context) -> tuple[int, int, dict[str, Tensor]]:
@@ -310,9 +318,12 @@ def restore(run: Path, context: Context) -> tuple[int, int, dict[str, Tensor]]:
     meta = read_json(folder / "checkpoint.json", "checkpoint description")
     source = folder / "state.safetensors"
     state = ckpt.read_tensors(source)
+    context.learned = set(meta["learned"])
     names = {key.split(".")[1] for key in state if key.startswith("network.")}
     if "perceptual" in names:
         context.networks["perceptual"] = build_perceptual(context)
+    if "person_directions" in names:
+        context.networks["person_directions"] = build_person_directions(context)
     for name in names:
         ckpt.load_into(context.networks[name], state, f"network.{name}", source)
     for name in {key.split(".")[1] for key in state if key.startswith("average.")}:
@@ -337,7 +348,3 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-
-
-def network_sizes(networks: dict[str, nn.Module]) -> dict[str, int]:
-    return {name: sum(p.numel() for p in module.parameters()) for name, module in networks.items()}

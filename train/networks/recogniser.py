@@ -6,6 +6,8 @@ raises that recogniser's score and nobody else's (FINDINGS, section 6).
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,7 +34,7 @@ class MobileRecogniser(nn.Module):
         super().__init__()
         widths = (3, *shape.channels)
         self.features = nn.Sequential(
-            *(_stage(inputs, outputs, nn.ReLU6) for inputs, outputs in zip(widths, widths[1:], strict=False))
+            *(_stage(inputs, outputs, nn.ReLU6) for inputs, outputs in pairwise(widths))
         )
         cells = (image_size >> len(shape.channels)) ** 2
         self.embedding = nn.Linear(widths[-1] * cells, embedding_size)
@@ -55,7 +57,7 @@ class PerceptualNet(nn.Module):
         super().__init__()
         widths = (3, *channels)
         self.stages = nn.ModuleList(
-            [_stage(inputs, outputs, nn.ReLU) for inputs, outputs in zip(widths, widths[1:], strict=False)]
+            [_stage(inputs, outputs, nn.ReLU) for inputs, outputs in pairwise(widths)]
         )
         cells = (image_size >> len(channels)) ** 2
         self.identity = nn.Linear(channels[-1] * cells, identity_size)

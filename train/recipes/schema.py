@@ -56,8 +56,13 @@ class Perceptual(Stage, kw_only=True, tag="perceptual"):
 
 
 class Recogniser(Stage, kw_only=True, tag="recogniser"):
-    """The net of the engines: distilled from the teacher on real and on generated faces."""
+    """The net of the engines (FR).
 
+    `target` "teacher" distils on real and on generated faces; "identities" learns to tell the known
+    persons of the data apart (cosine softmax).
+    """
+
+    target: Literal["teacher", "identities"] = "teacher"
     generated: int = 6000
     generated_share: Share = 0.3
     weight_decay: float = 0.02
@@ -95,7 +100,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @property
     def needs_teacher(self) -> bool:
-        return any(isinstance(stage, Perceptual | Recogniser) for stage in self.stages)
+        return any(
+            isinstance(stage, Perceptual) or (isinstance(stage, Recogniser) and stage.target == "teacher")
+            for stage in self.stages
+        )
 
 
 def load_recipe(name: str) -> Recipe:

@@ -25,6 +25,7 @@ class Context:
         networks: by name; a stage may add one (the perceptual net).
         averages: exponential moving averages of networks, which stand for them outside of training.
         sampler: the training faces; validation: fixed images [n, 3, S, S] and their groups.
+        learned: names of the networks that a stage of this run has trained to its end.
     """
 
     spec: NetworkProfile
@@ -34,6 +35,7 @@ class Context:
     device: torch.device
     teacher: Teacher | None = None
     averages: dict[str, nn.Module] = field(default_factory=dict)
+    learned: set[str] = field(default_factory=set)
 
     def best(self, name: str) -> nn.Module:
         """The averaged network if there is one, else the network itself."""
@@ -107,6 +109,7 @@ class Stage(ABC):
         """Leave the trained networks ready for the stages that follow."""
         for module in self.trained.values():
             module.eval().requires_grad_(False)
+        self.context.learned |= self.trained.keys()
 
 
 def detached(losses: dict[str, Tensor]) -> dict[str, Tensor]:

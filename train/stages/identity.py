@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from edgeage.errors import EdgeageError
 from edgeage.train.recipes.schema import Identity
 from edgeage.train.stages.base import Context, Stage, detached
 
@@ -19,6 +20,11 @@ class IdentityStage(Stage):
     """
 
     def __init__(self, context: Context, options: Identity) -> None:
+        if "embedder" not in context.learned:
+            raise EdgeageError(
+                "the identity stage needs a trained embedder: an untrained one measures nothing; "
+                "put a recogniser stage before it in the recipe"
+            )
         super().__init__(context, ("encoder", "generator"))
         self.options = options
         self.embedder = context.networks["embedder"].eval().requires_grad_(False)

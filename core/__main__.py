@@ -1,0 +1,5 @@
+"""`python -m edgeage`: the command line."""
+
+from edgeage.cli import main
+
+main()
