@@ -51,9 +51,13 @@ def test_a_kill_between_the_renames_loses_nothing(saved: Path):
 
 def test_a_failing_save_leaves_the_old_checkpoint(saved: Path):
     before = load_checkpoint(saved).sha256
-    with pytest.raises(OSError, match="disk full"), new_folder(saved, replace=True) as folder:
-        (folder / "weights.safetensors").write_bytes(b"half")
-        raise OSError("disk full")
+    def fill_half() -> None:
+        with new_folder(saved, replace=True) as folder:
+            (folder / "weights.safetensors").write_bytes(b"half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fill_half()
     assert load_checkpoint(saved).sha256 == before
     assert [entry.name for entry in saved.parent.iterdir()] == ["checkpoint"]
 
