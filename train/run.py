@@ -151,6 +151,7 @@ def run_stage(
     device = stage.context.device
     offset = sum(earlier.steps for earlier in recipe.stages[:index])
     sums: dict[str, list[float]] = {}
+    paints = not stage.trained.keys().isdisjoint(("encoder", "generator"))
     saved = time.monotonic()
     last = int(min(settings.steps, first + budget))
     bar = tqdm(
@@ -182,7 +183,7 @@ def run_stage(
                     writer.add_scalar(f"{name}/{key}", value, offset + step + 1)
                 bar.set_postfix({key: f"{value:.3f}" for key, value in means.items()}, refresh=False)
                 sums = {}
-            if (step + 1) % IMAGES_EVERY == 0 or step + 1 == settings.steps:
+            if paints and ((step + 1) % IMAGES_EVERY == 0 or step + 1 == settings.steps):
                 for key, value in validation_figures(stage.context).items():
                     writer.add_scalar(f"validation/{key}", value, offset + step + 1)
                 log_images(writer, stage.context, offset + step + 1)
