@@ -1,0 +1,109 @@
+"""Engines: one small protocol, and the adapters that run a bundle's files behind it.
+
+Adapters take and give float32 in the contract's NCHW shapes; layout and (de)quantisation are theirs. No
+engine package is imported before `open_engine` asks for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeage.errors import EdgeageError
+from edgeage.runtime.manifest import PRECISIONS, EngineEntry, EngineFile, Port
+
+if TYPE_CHECKING:
+    from edgeage.runtime.bundle import Bundle
+
+Feeds = dict[str, NDArray[np.float32]]
+
+# Engine name -> the file format it runs.
+ENGINE_FORMATS = {"litert": "tflite", "tflite-runtime": "tflite", "onnxruntime": "onnx"}
+
+
+class Engine(Protocol):
+    """One network, ready to run.
+
+    Attributes:
+        inputs, outputs: the contract's ports, float32, NCHW, in order.
+        description: what runs: file, engine version, precision, threads; one line.
+    """
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    description: str
+
+    def run(self, feeds: Feeds) -> Feeds:
+        """Outputs by name for inputs by name; EdgeageError if a name or shape is wrong."""
+        ...
+
+
+def check_engine_name(engine: str) -> str:
+    """`engine` if it is known, else EdgeageError."""
+    if engine not in ENGINE_FORMATS:
+        raise EdgeageError(f"unknown engine {engine!r}; the engines are {', '.join(ENGINE_FORMATS)}")
+    return engine
+
+
+def choose_file(
+    name: str, entry: EngineEntry, engine: str, precision: str, io: str | None = None
+) -> EngineFile | None:
+    """The flavour that `engine` runs at `precision`, None if the bundle has none.
+
+    `io` asks for one I/O type; without it int8 I/O comes first, the form that NPUs run (the adapter
+    quantises by the manifest's scales).
+    """
+    if precision not in PRECISIONS:
+        raise EdgeageError(f"unknown precision {precision!r}; choose {' or '.join(PRECISIONS)}")
+    wanted = ENGINE_FORMATS[check_engine_name(engine)]
+    fits = [file for file in entry.files if (file.format, file.precision) == (wanted, precision)]
+    fits = sorted((file for file in fits if io in (None, file.io)), key=lambda file: file.io != "int8")
+    return fits[0] if fits else None
+
+
+def open_engine(
+    bundle: Bundle,
+    name: str,
+    engine: str = "litert",
+    precision: str = "int8",
+    threads: int = 1,
+    io: str | None = None,
+) -> Engine:
+    """Open one of a bundle's engines; the file's sha256 is checked first.
+
+    `generator_all` without a file of its own runs the batch-1 generator once per group: bundles leave
+    out the float32 ONNX of it to save size. The engine's description says so.
+
+    Raises EdgeageError if the bundle has no such flavour, the engine is not installed, or the file is
+    damaged.
+    """
+    if threads < 1:
+        raise EdgeageError(f"threads is {threads}; give 1 or more")
+    entries = bundle.manifest.engines
+    entry = entries.get(name)
+    file = choose_file(name, entry, engine, precision, io) if entry else None
+    if entry and file:
+        return _open_file(bundle, entry, file, engine, threads)
+    if name == "generator_all" and "generator" in entries:
+        from edgeage.runtime.engines.repeated import RepeatedEngine
+
+        single = open_engine(bundle, "generator", engine, precision, threads, io)
+        return RepeatedEngine(single, len(bundle.manifest.profile.groups))
+    have = sorted({f"{f.format} {f.precision}" for f in entry.files}) if entry else []
+    raise EdgeageError(
+        f"{bundle.path.name} has no {ENGINE_FORMATS[engine]} {precision} file for the {name}"
+        f" (it has: {', '.join(have) or 'none'}); choose another --engine or --precision"
+    )
+
+
+def _open_file(bundle: Bundle, entry: EngineEntry, file: EngineFile, engine: str, threads: int) -> Engine:
+    content = bundle.read(file.file)
+    if ENGINE_FORMATS[engine] == "tflite":
+        from edgeage.runtime.engines.litert import TfliteEngine
+
+        return TfliteEngine(entry, file, content, engine, threads)
+    from edgeage.runtime.engines.onnxruntime import OnnxEngine
+
+    return OnnxEngine(entry, file, content, threads)

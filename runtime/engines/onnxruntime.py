@@ -1,0 +1,87 @@
+"""ONNX files in ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import base64
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from edgeage.errors import EdgeageError
+from edgeage.runtime.engines import Feeds
+from edgeage.runtime.engines.packages import require
+from edgeage.runtime.engines.ports import check_feeds, from_file, to_file
+from edgeage.runtime.manifest import EngineEntry, EngineFile
+
+# One op, y = QuantizeLinear(x: float16 [8], scale 0.5, zero point 0) -> int8, as ONNX (opset 19, IR 9).
+# Builds of ONNX Runtime exist whose float16 kernel is off by one; a version number alone does not prove
+# that this machine's kernel is right.
+_SELF_TEST = (
+    "CAk6WAocCgF4CgFzCgFvEgF5Ig5RdWFudGl6ZUxpbmVhchIBcSoJEApCAXNKAgA4KggQA0IBb0oBAFoPCgF4EgoKCAgKEgQK"
+    "AggIYg8KAXkSCgoICAMSBAoCCAhCBAoAEBM="
+)
+_SELF_TEST_INPUT = np.array([-70, -1.25, -0.75, -0.25, 0.25, 0.75, 1.3, 70], np.float16)
+_SELF_TEST_OUTPUT = [-128, -2, -2, 0, 0, 2, 3, 127]
+
+
+def open_session(content: bytes, threads: int, what: str) -> Any:
+    """An InferenceSession over a file's bytes; EdgeageError if it will not load."""
+    require("onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what goes wrong arrives as an exception, once
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base class that is exported
+        raise EdgeageError(f"onnxruntime cannot load {what}: {str(error).splitlines()[0]}") from None
+
+
+@cache
+def self_test() -> None:
+    """EdgeageError if this build's QuantizeLinear gives wrong codes."""
+    session = open_session(base64.b64decode(_SELF_TEST), 1, "its self-test")
+    (codes,) = session.run(None, {"x": _SELF_TEST_INPUT})
+    if codes.tolist() != _SELF_TEST_OUTPUT:
+        raise EdgeageError(
+            f"{require('onnxruntime')} failed its self-test: QuantizeLinear gave {codes.tolist()}, "
+            f"expected {_SELF_TEST_OUTPUT}; install another build or use --engine litert"
+        )
+
+
+class OnnxEngine:
+    """One ONNX file, static shapes."""
+
+    def __init__(self, entry: EngineEntry, file: EngineFile, content: bytes, threads: int) -> None:
+        package = require("onnxruntime")
+        self_test()
+        self.inputs, self.outputs, self._file = entry.inputs, entry.outputs, file
+        self._session = open_session(content, threads, file.file)
+        for ports, found in (
+            (file.inputs, self._session.get_inputs()),
+            (file.outputs, self._session.get_outputs()),
+        ):
+            shapes = {port.name: tuple(port.shape) for port in found}
+            for port in ports:
+                if shapes.get(port.name) != port.shape:
+                    raise EdgeageError(
+                        f"{file.file} has the ports {shapes}, its manifest says {port.name} {port.shape}"
+                    )
+        plural = "1 thread" if threads == 1 else f"{threads} threads"
+        self.description = f"{file.file} in {package}, {file.precision}, {plural}"
+
+    def run(self, feeds: Feeds) -> Feeds:
+        check_feeds(feeds, self.inputs)
+        layout = self._file.layout
+        stored = {
+            inside.name: to_file(feeds[port.name], inside, layout)
+            for port, inside in zip(self.inputs, self._file.inputs, strict=True)
+        }
+        results = self._session.run([port.name for port in self._file.outputs], stored)
+        return {
+            port.name: from_file(values, inside, layout)
+            for port, inside, values in zip(self.outputs, self._file.outputs, results, strict=True)
+        }
