@@ -9,6 +9,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -46,7 +47,7 @@ def main() -> None:
             except EdgeageError as error:
                 skipped[label] = str(error)
                 continue
-            runs[label] = lambda opened=opened: opened.run(feeds)
+            runs[label] = partial(opened.run, feeds)
         samples = measure(runs, options.rounds)
         baseline = np.median(samples[next(iter(runs))])
         report[name] = {
