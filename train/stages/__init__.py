@@ -11,6 +11,8 @@ from edgeage.train.stages.joint import JointStage
 from edgeage.train.stages.perceptual import PerceptualStage
 from edgeage.train.stages.recogniser import RecogniserStage
 
+__all__ = ["Context", "Stage", "build_stage"]
+
 
 def build_stage(context: Context, options: schema.AnyStage) -> Stage:
     match options:
