@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib
 from functools import cache
 from typing import Any
 
@@ -28,8 +29,7 @@ _SELF_TEST_OUTPUT = [-128, -2, -2, 0, 0, 2, 3, 127]
 def open_session(content: bytes, threads: int, what: str) -> Any:
     """An InferenceSession over a file's bytes; EdgeageError if it will not load."""
     require("onnxruntime")
-    import onnxruntime
-
+    onnxruntime = importlib.import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -20,7 +20,9 @@ def quantize(values: NDArray[np.float32], scale: float, zero_point: int) -> NDAr
 
 def dequantize(codes: NDArray[np.int8], scale: float, zero_point: int) -> NDArray[np.float32]:
     """The real values of int8 codes: scale * (code - zero_point)."""
-    return np.asarray((codes.astype(np.float32) - np.float32(zero_point)) * np.float32(scale), dtype=np.float32)
+    return np.asarray(
+        (codes.astype(np.float32) - np.float32(zero_point)) * np.float32(scale), dtype=np.float32
+    )
 
 
 def check_feeds(feeds: Feeds, ports: tuple[Port, ...]) -> None:
