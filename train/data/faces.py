@@ -186,7 +186,7 @@ class Faces:
     def load(cls, path: Path) -> Faces:
         """Read what `save` wrote and check it against its fingerprint; EdgeageError if it is broken."""
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 header = json.loads(stored["header"].tobytes())
                 if header.get("format") != _FORMAT:
                     raise EdgeageError(f"{path} was packed by another version; delete it")

@@ -37,13 +37,21 @@ class Record:
     box: BoxOf | None = None
 
 
+def _nothing_to_close() -> None:
+    """For records that open their own files."""
+
+
 @dataclass
 class Listing:
-    """All records of a source, and what was left out while listing (reason -> count)."""
+    """All records of a source, and what was left out while listing (reason -> count).
+
+    `close` lets go of what the records read from; call it when no record will be read any more.
+    """
 
     records: list[Record] = field(default_factory=list)
     drops: Counter[str] = field(default_factory=Counter)
     notes: str = ""
+    close: Callable[[], None] = _nothing_to_close
 
     def thin(self, limit: int | None) -> Listing:
         """At most `limit` records, chosen by a stable hash of the id: files are often sorted by age."""
@@ -51,7 +59,7 @@ class Listing:
         if limit is not None and limit < len(records):
             kept = sorted(records, key=lambda record: stable_hash(record.id))[:limit]
             records = sorted(kept, key=lambda record: record.id)
-        return Listing(records, Counter(self.drops), self.notes)
+        return Listing(records, Counter(self.drops), self.notes, self.close)
 
     def digest(self) -> str:
         """Hex digest of what is listed: names, labels, and the files' sizes and times."""

@@ -1,7 +1,7 @@
 """Drawing one procedural face in the training frame: layers from the background to the wrinkles.
 
-Coordinates are fractions of the image, x right and y down, as in `edgeage.frames` ("utkface": eyes near
-(0.30, 0.33) and (0.68, 0.33), mouth near (0.49, 0.74)).
+Coordinates are fractions of the image, x right and y down. The drawing is laid out around keypoints of
+its own and moved as a whole to where the frame ("utkface" in `edgeage.frames`) has them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from edgeage.train.data.listing import Pixels
 Plane = NDArray[np.float32]
 Colour = NDArray[np.float64]
 
-_LEFT_EYE, _RIGHT_EYE, _NOSE, _MOUTH = FRAMES["utkface"]
+_KEYPOINTS = ((0.300, 0.33), (0.680, 0.33), (0.49, 0.55), (0.49, 0.74))
+_LEFT_EYE, _RIGHT_EYE, _NOSE, _MOUTH = _KEYPOINTS
+_SHIFT_X, _SHIFT_Y = np.subtract(FRAMES["utkface"], _KEYPOINTS).mean(axis=0).tolist()
 _MIDDLE = (_LEFT_EYE[0] + _RIGHT_EYE[0]) / 2
 _OVERSAMPLING = 2
 
@@ -93,18 +95,21 @@ class _Canvas:
 
     def __init__(self, side: int) -> None:
         axis = (np.arange(side, dtype=np.float32) + 0.5) / side
-        self.x, self.y = np.meshgrid(axis, axis)
+        self.x, self.y = np.meshgrid(axis - np.float32(_SHIFT_X), axis - np.float32(_SHIFT_Y))
         self.rgb = np.zeros((side, side, 3), np.float32)
         self.side = side
 
     def lay(self, mask: Plane, colour: Colour, opacity: float = 1.0) -> None:
-        cover = (mask * np.float32(opacity))[..., None]
-        self.rgb += cover * (colour.astype(np.float32) - self.rgb)
+        """Cover with a colour where the mask is 1."""
+        if area := _area(mask):
+            cover = (mask[area] * np.float32(opacity))[..., None]
+            self.rgb[area] += cover * (colour.astype(np.float32) - self.rgb[area])
 
-    def darken(self, mask: Plane, amount: float, tint: Colour | None = None) -> None:
-        """Multiply towards a warm shadow: `amount` is the share of light taken away."""
-        keep = 1 - amount * (np.array([0.75, 1.0, 1.0]) if tint is None else tint)
-        self.rgb *= 1 + mask[..., None] * (keep.astype(np.float32) - 1)
+    def darken(self, mask: Plane, amount: float) -> None:
+        """A warm shadow: take away the share `amount` of the light, less of the red."""
+        if area := _area(mask):
+            loss = np.array([0.75 * amount, amount, amount], np.float32)
+            self.rgb[area] *= 1 - mask[area][..., None] * loss
 
     def ellipse(
         self,
@@ -135,18 +140,30 @@ class _Canvas:
         px = sum(w * x for w, x in zip(weights, xs, strict=True))
         py = sum(w * y for w, y in zip(weights, ys, strict=True))
         reach = 3 * width
-        rows = slice(max(0, int((min(ys) - reach) * self.side)), int((max(ys) + reach) * self.side) + 1)
-        columns = slice(max(0, int((min(xs) - reach) * self.side)), int((max(xs) + reach) * self.side) + 1)
+        rows = self._span(min(ys) - reach + _SHIFT_Y, max(ys) + reach + _SHIFT_Y)
+        columns = self._span(min(xs) - reach + _SHIFT_X, max(xs) + reach + _SHIFT_X)
         squared = (self.x[rows, columns] - px) ** 2 + (self.y[rows, columns] - py) ** 2
         fade = np.sin(np.pi * (0.12 + 0.76 * t))
         plane = np.zeros_like(self.x)
         plane[rows, columns] = (np.exp(-squared / width**2) * fade).max(axis=0)
         return plane
 
+    def _span(self, start: float, end: float) -> slice:
+        return slice(max(0, int(start * self.side)), max(0, int(end * self.side) + 1))
+
     def pixels(self, image_size: int) -> Pixels:
         factor = self.side // image_size
         small = self.rgb.reshape(image_size, factor, image_size, factor, 3).mean(axis=(1, 3))
         return np.rint(np.clip(small, 0, 1) * 255).astype(np.uint8)
+
+
+def _area(mask: Plane) -> tuple[slice, slice] | None:
+    """The rectangle outside of which a mask shows nothing: most shapes are small."""
+    shows = mask > 1e-3
+    rows, columns = np.flatnonzero(shows.any(axis=1)), np.flatnonzero(shows.any(axis=0))
+    if not len(rows):
+        return None
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def _ramp(value: float, low: float, high: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 from collections.abc import Callable
+from contextlib import closing
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -60,7 +61,19 @@ def open_source(
         from edgeage.train.data.procedural import open_procedural
 
         return open_procedural(where, image_size, limit)
-    listing = _lister(kind)(Path(where).expanduser()).thin(limit)
+    with closing(_lister(kind)(Path(where).expanduser())) as whole:
+        return _open_listing(whole.thin(limit), kind, where, image_size, limit, cache_dir, progress)
+
+
+def _open_listing(
+    listing: Listing,
+    kind: str,
+    where: str,
+    image_size: int,
+    limit: int | None,
+    cache_dir: Path | None,
+    progress: bool,
+) -> Faces:
     # The name alone: a report or a model card must not show folders of the machine it was made on.
     source = f"{kind}:{Path(where).name}" + (f" (limit {limit})" if limit is not None else "")
     if cache_dir is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import tarfile
+import zlib
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -43,21 +45,27 @@ def list_utkface(path: Path) -> Listing:
     if not path.is_file():
         raise EdgeageError(f"no UTKFace folder or tar file at {path}")
     try:
-        # Kept open for as long as the records live: they read from it.
+        # Open for as long as the records are read; the listing's `close` ends it.
         archive = tarfile.open(path)  # noqa: SIM115
-        members = [member for member in archive if member.isfile()]
     except (tarfile.TarError, OSError, EOFError) as error:
         raise EdgeageError(f"{path} is not a readable tar file: {error}") from None
+    try:
+        members = [member for member in archive if member.isfile()]
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        archive.close()
+        raise EdgeageError(f"{path} is not a readable tar file: {error}") from None
     whole = stamp(path)
-    return _listing(
+    listing = _listing(
         [
             (member.name.rsplit("/", 1)[-1], f"{whole}:{member.size}", partial(_read, archive, member))
             for member in members
         ]
     )
+    listing.close = archive.close
+    return listing
 
 
-def _listing(files: list[tuple[str, str, object]]) -> Listing:
+def _listing(files: list[tuple[str, str, Callable[[], bytes]]]) -> Listing:
     listing = Listing()
     seen: set[str] = set()
     for name, file_stamp, read in files:
@@ -71,7 +79,7 @@ def _listing(files: list[tuple[str, str, object]]) -> Listing:
             listing.drops["name seen twice"] += 1
         else:
             seen.add(name)
-            listing.records.append(Record(name, age, read, file_stamp))  # type: ignore[arg-type]
+            listing.records.append(Record(name, age, read, file_stamp))
     return listing
 
 

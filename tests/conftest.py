@@ -1,0 +1,42 @@
+"""Fixtures that tests of several packages share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+_REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def faces_tar() -> Path:
+    """The development faces (a UTKFace .tar); the test is skipped, and says why, where they are absent.
+
+    EDGEAGE_FACES names the file or the folder that holds utkface128.tar; without it `../shared/data`
+    beside the repository is tried. A name that leads nowhere is an error, not a skip.
+    """
+    told = os.environ.get("EDGEAGE_FACES")
+    place = Path(told) if told else _REPOSITORY.parent / "shared" / "data"
+    file = place / "utkface128.tar" if place.is_dir() else place
+    if file.is_file():
+        return file
+    if told:
+        pytest.fail(f"EDGEAGE_FACES={told}, but there is no file {file}")
+    pytest.skip(f"SKIPPED FOR LACK OF FACES: no {file}; set EDGEAGE_FACES to the UTKFace .tar")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Skips for want of data are written out even in quiet runs."""
+    skipped = [
+        report
+        for report in terminalreporter.stats.get("skipped", [])
+        if "LACK OF FACES" in str(report.longrepr)
+    ]
+    if skipped:
+        terminalreporter.write_line(
+            f"{len(skipped)} test(s) on real faces did NOT run: no ../shared/data/utkface128.tar; "
+            "set EDGEAGE_FACES to a UTKFace .tar",
+            yellow=True,
+        )
