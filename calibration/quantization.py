@@ -19,6 +19,9 @@ from edgeage.errors import EdgeageError
 
 # TFLite fixes the output of TANH to this scale.
 TANH_SCALE = np.float32(1 / 128)
+# Beyond this every tanh rounds to its last code (127/128), so a tensor that only a Tanh reads spends
+# no codes there: with a range of 8, one input code would move the output by 8 codes, with this by 3.
+TANH_REACH = float(np.arctanh(127 / 128))
 # Their kernels copy (or average) codes, so input and output must share one scale.
 SAME_SCALE = ("Reshape", "Resize", "MaxPool", "AveragePool", "DepthToSpace", "Concat")
 WEIGHTED = ("Conv", "Gemm")
@@ -141,10 +144,19 @@ def decide(model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]]) ->
     for name in fixed:
         if max(map(abs, reach[name])) > 1.0 + 1e-6:
             raise EdgeageError(f"tensor {name} shares its scale with a Tanh but exceeds 1; separate the two")
+    seen_beyond = {root[name] for name in stored if _read_beyond_tanh(view, name)}
+    for name in set(reach) - seen_beyond:
+        reach[name] = max(reach[name][0], -TANH_REACH), min(reach[name][1], TANH_REACH)
     scales = {
         name: TANH_SCALE if root[name] in fixed else symmetric_scale(*reach[root[name]]) for name in stored
     }
     return Quantization(view, scales, fused)
+
+
+def _read_beyond_tanh(view: GraphView, name: str) -> bool:
+    """Whether anything but a Tanh sees the tensor's values (same-scale operators pass them on)."""
+    readers = view.consumers.get(name, [])
+    return name in view.outputs or any(node.op_type not in ("Tanh", *SAME_SCALE) for node in readers)
 
 
 def fuse_rectifiers(view: GraphView) -> dict[str, tuple[str, str]]:

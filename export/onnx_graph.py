@@ -50,21 +50,21 @@ def export_onnx(
 
     Raises EdgeageError if the graph has an operator outside the closed set or a step changes the numbers.
     """
-    probe = _probe(inputs)
-    wanted = _run_torch(network, probe)
-    model = _trace(network, probe, output)
+    feeds = probe(inputs)
+    wanted = _run_torch(network, feeds)
+    model = _trace(network, feeds, output)
     opsets = {item.domain: item.version for item in model.opset_import}
     if opsets.get("", 0) != OPSET:
         # the exporter has been seen to return another opset than asked for
         raise EdgeageError(f"the ONNX exporter returned opset {opsets}, expected {OPSET}; use torch 2.13")
-    compare(model, probe, wanted, "the ONNX export")
+    compare(model, feeds, wanted, "the ONNX export")
     with _silence(), redirect_stdout(io.StringIO()):
         # check_n=0 would report success without having run anything
         model, same = onnxsim.simplify(model, check_n=1)
     if not same:
         raise EdgeageError("onnxsim changed the network's output; report this graph")
     model = canonicalise(model)
-    compare(model, probe, wanted, "canonicalisation")
+    compare(model, feeds, wanted, "canonicalisation")
     check_operators(model)
     return model
 
@@ -162,7 +162,8 @@ def compare(model: onnx.ModelProto, feeds: Arrays, wanted: NDArray[np.float32], 
     return difference
 
 
-def _probe(inputs: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[np.float32]]:
+def probe(inputs: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[np.float32]]:
+    """Fixed random inputs in [-1, 1] to compare the steps with."""
     random = np.random.default_rng(0)
     return {name: random.uniform(-1, 1, shape).astype(np.float32) for name, shape in inputs.items()}
 

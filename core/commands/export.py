@@ -1,0 +1,100 @@
+"""edgeage export: a checkpoint becomes a bundle of INT8 engines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from edgeage.export.pipeline import Report
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  edgeage export runs/edge --calibration utkface:UTKFace.tar --out edge64.agebundle
+  edgeage export runs/smoke --calibration procedural:400 --out smoke.agebundle --name smoke"""
+)
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option(
+    "--calibration",
+    required=True,
+    metavar="SOURCE",
+    help="Faces to calibrate and check with: utkface:FOLDER|TAR, imdb-wiki:FILE.mat, csv:FILE.csv "
+    "or procedural:COUNT.",
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder NAME.agebundle to make.")
+@click.option("--samples", default=300, show_default=True, help="Calibration images; up to 60 more check.")
+@click.option("--seed", default=0, show_default=True, help="Of the pick of the images.")
+@click.option("--name", help="Name of the model; that of the folder unless given.")
+@click.option("--force", is_flag=True, help="Replace the bundle if it exists.")
+@click.option("--quiet", is_flag=True, help="No progress bars.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
+def command(
+    checkpoint: Path,
+    calibration: str,
+    out: Path,
+    samples: int,
+    seed: int,
+    name: str | None,
+    force: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Turn a checkpoint into a bundle of INT8 engines.
+
+    The networks are written as ONNX, calibrated on balanced images, written as INT8 TFLite and Q/DQ ONNX
+    from the same scales, and compared with each other. If a comparison fails, no bundle is written.
+    """
+    from edgeage.export.bundle import check_target
+    from edgeage.export.pipeline import export_bundle
+    from edgeage.train.checkpoint import load_checkpoint
+    from edgeage.train.data import open_source
+
+    check_target(out, force=force)
+    trained = load_checkpoint(checkpoint)
+    quiet = quiet or as_json
+    faces = open_source(calibration, image_size=trained.profile.image_size, progress=not quiet)
+    report = export_bundle(
+        trained,
+        faces.images,
+        faces.groups,
+        out,
+        name=name or out.stem,
+        source=calibration.partition(":")[0],
+        fingerprint=faces.fingerprint,
+        count=samples,
+        seed=seed,
+        force=force,
+        quiet=quiet,
+    )
+    if as_json:
+        click.echo(json.dumps(report.to_dict()))
+    else:
+        _print(report)
+
+
+def _print(report: Report) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{report.path} in {sum(report.seconds.values()):.0f} s")
+    for column in ("engine", "file", "MB", "LSB max", "LSB mean", "SQNR dB", "cosine"):
+        table.add_column(column, justify="left" if column in ("engine", "file") else "right")
+    for engine, entry in report.manifest.engines.items():
+        quality = report.manifest.quality[engine]
+        for file in entry.files:
+            measured = ["-"] * 4
+            if file.format == "tflite":
+                lsb = quality["lsb_max"] if file.io == "int8" else quality["float_io_lsb_max"]
+                mean = f"{quality['lsb_mean']:.3f}" if file.io == "int8" else "-"
+                measured = [f"{lsb:.0f}", mean, f"{quality['sqnr_db']:.1f}", f"{quality['cosine']:.4f}"]
+            table.add_row(engine, Path(file.file).name, f"{report.sizes[file.file] / 1e6:.2f}", *measured)
+    console = Console()
+    console.print(table)
+    console.print(
+        "LSB: output codes between the INT8 file and its Q/DQ twin (float-I/O files: and the int8-I/O file)"
+    )

@@ -1,0 +1,165 @@
+"""Writing NAME.agebundle: engines, ranges, golden vectors, model card and the manifest that binds them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeage import __version__
+from edgeage.calibration.quantization import Quantization
+from edgeage.calibration.ranges import RangeTable, write_tables
+from edgeage.errors import EdgeageError
+from edgeage.export.engines import EngineSpec
+from edgeage.export.model_card import render
+from edgeage.export.verify import Quality
+from edgeage.files import new_folder, sha256, write_bytes, write_json
+from edgeage.frames import FRAMES
+from edgeage.profile import Profile
+from edgeage.runtime.manifest import EngineEntry, EngineFile, FilePort, Manifest, stored_shape
+
+SUFFIX = ".agebundle"
+TOOLS = ("torch", "onnx", "onnxsim", "onnxscript", "onnxruntime", "ai-edge-litert", "numpy")
+# The form of each engine file: format, precision, io, layout.
+FLAVOURS = {
+    "int8.tflite": ("tflite", "int8", "int8", "NHWC"),
+    "int8-float-io.tflite": ("tflite", "int8", "float32", "NHWC"),
+    "onnx": ("onnx", "float32", "float32", "NCHW"),
+    "qdq.onnx": ("onnx", "int8", "float32", "NCHW"),
+}
+
+
+@dataclass(frozen=True)
+class Build:
+    """One finished engine.
+
+    Attributes:
+        spec: its contract.
+        quantization: decisions that its INT8 files follow.
+        onnx_sha256: of the float ONNX file that it was made from.
+        files: bytes by flavour, a key of `FLAVOURS`.
+        quality: as measured on the validation images.
+        operators: names and counts in the INT8 TFLite file.
+    """
+
+    spec: EngineSpec
+    quantization: Quantization
+    onnx_sha256: str
+    files: dict[str, bytes]
+    quality: Quality
+    operators: dict[str, int] = field(default_factory=dict)
+
+    def path(self, flavour: str) -> str:
+        return f"engines/{self.spec.name}.{flavour}"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything that a bundle says, but for hashes of what is in it.
+
+    Attributes:
+        name: of the model.
+        checkpoint: hex SHA-256 of the checkpoint's weights.
+        calibration: {"fingerprint", "count", "source"}.
+        golden: arrays by key, e.g. "encoder/in/image" (see SPEC 2 and `golden_vectors`).
+    """
+
+    name: str
+    profile: Profile
+    checkpoint: str
+    builds: list[Build]
+    tables: dict[str, RangeTable]
+    calibration: dict[str, Any]
+    golden: dict[str, NDArray[Any]]
+    licence: dict[str, str]
+    data: dict[str, Any]
+
+    def operators(self) -> dict[str, dict[str, int]]:
+        return {build.spec.name: build.operators for build in self.builds}
+
+
+def check_target(out: Path, *, force: bool) -> None:
+    """EdgeageError if no bundle can be written to `out`; asked before the long work starts."""
+    if out.suffix != SUFFIX:
+        better = out.with_suffix(SUFFIX)
+        raise EdgeageError(f"a bundle is a folder NAME{SUFFIX}, got {out}; try --out {better}")
+    if out.exists() and not force:
+        raise EdgeageError(f"{out} exists already; choose another name or pass --force")
+    if out.exists() and not (out / "manifest.json").is_file():
+        raise EdgeageError(f"{out} is not a bundle; it will not be replaced, choose another name")
+
+
+def write_bundle(out: Path, contents: Contents, *, force: bool = False) -> Manifest:
+    """Write the folder under a temporary name and rename it: it is there whole, or not at all."""
+    check_target(out, force=force)
+    with new_folder(out, replace=force) as folder:
+        for build in contents.builds:
+            for flavour, data in build.files.items():
+                write_bytes(folder / build.path(flavour), data)
+        write_tables(folder / "ranges.json", contents.tables)
+        write_bytes(folder / "golden.npz", _npz(contents.golden))
+        manifest = _manifest(folder, contents)
+        write_bytes(folder / "MODEL_CARD.md", render(manifest, contents.operators()).encode())
+        manifest = _manifest(folder, contents)
+        write_json(folder / "manifest.json", manifest.to_dict())
+    return manifest
+
+
+def _manifest(folder: Path, contents: Contents) -> Manifest:
+    """The manifest over the files that are in `folder` now."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return Manifest(
+        name=contents.name,
+        edgeage_version=__version__,
+        profile=contents.profile,
+        frame_keypoints=FRAMES[contents.profile.frame],
+        engines={build.spec.name: _entry(build) for build in contents.builds},
+        refinement={"steps": 0, "note": "no refine engine yet: z is the encoder's output"},
+        files={path.relative_to(folder).as_posix(): sha256(path) for path in paths},
+        lineage={
+            "checkpoint": contents.checkpoint,
+            "onnx": {build.spec.name: build.onnx_sha256 for build in contents.builds},
+            "ranges": sha256(folder / "ranges.json"),
+            "calibration": contents.calibration,
+        },
+        tools={name: metadata.version(name) for name in TOOLS},
+        quality={build.spec.name: build.quality.to_dict() for build in contents.builds},
+        licence=contents.licence,
+        data=contents.data,
+    )
+
+
+def _entry(build: Build) -> EngineEntry:
+    spec = build.spec
+    files = []
+    for flavour in build.files:
+        form, precision, flavour_io, layout = FLAVOURS[flavour]
+        ports = []
+        for group in (spec.inputs, spec.outputs):
+            ports.append(
+                tuple(
+                    FilePort(
+                        name=port.name,
+                        shape=stored_shape(port.shape, layout),
+                        dtype=flavour_io,
+                        scale=float(build.quantization.scale(port.name)) if flavour_io == "int8" else None,
+                        zero_point=0 if flavour_io == "int8" else None,
+                    )
+                    for port in group
+                )
+            )
+        signature = spec.signature if form == "tflite" else None
+        files.append(EngineFile(build.path(flavour), form, precision, flavour_io, layout, signature, *ports))
+    return EngineEntry(spec.inputs, spec.outputs, tuple(files))
+
+
+def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **dict(arrays))
+    return buffer.getvalue()

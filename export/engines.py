@@ -1,0 +1,52 @@
+"""The engines of a bundle: their names, signatures and ports (SPEC 2), derived from the profile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeage.profile import Profile
+from edgeage.runtime.manifest import Port
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """Contract of one engine.
+
+    Attributes:
+        name: as in the manifest.
+        network: which network of the checkpoint it is.
+        signature: of its TFLite files.
+        inputs, outputs: float32, NCHW; the first size is the static batch.
+    """
+
+    name: str
+    network: str
+    signature: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+    @property
+    def batch(self) -> int:
+        return self.inputs[0].shape[0]
+
+
+def engine_specs(profile: Profile) -> dict[str, EngineSpec]:
+    """Every engine of a bundle by name; generator_all makes all age groups in one call."""
+    groups = len(profile.groups)
+
+    def image(batch: int) -> Port:
+        return Port("image", (batch, 3, profile.image_size, profile.image_size))
+
+    def generator(name: str, signature: str, batch: int) -> EngineSpec:
+        inputs = Port("z", (batch, profile.latent_size)), Port("y", (batch, groups))
+        return EngineSpec(name, "generator", signature, inputs, (image(batch),))
+
+    z = Port("z", (1, profile.latent_size))
+    embedding = Port("embedding", (1, profile.embedding_size))
+    specs = [
+        EngineSpec("encoder", "encoder", "encode", (image(1),), (z,)),
+        EngineSpec("embedder", "embedder", "embed", (image(1),), (embedding,)),
+        generator("generator", "generate", 1),
+        generator("generator_all", "generate_all", groups),
+    ]
+    return {spec.name: spec for spec in specs}

@@ -1,0 +1,307 @@
+"""From a checkpoint to a bundle: read `export_bundle` top to bottom."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgeage.calibration import samples
+from edgeage.calibration.observers import Feeds, observe, session
+from edgeage.calibration.quantization import decide
+from edgeage.calibration.ranges import RangeTable
+from edgeage.errors import EdgeageError
+from edgeage.export import verify
+from edgeage.export.bundle import Build, Contents, check_target, write_bundle
+from edgeage.export.engines import EngineSpec, engine_specs
+from edgeage.export.lint import require_clean
+from edgeage.export.model_card import data_terms
+from edgeage.export.onnx_graph import compare, export_onnx, probe, with_batch
+from edgeage.export.phase import decompose
+from edgeage.export.progress import Steps
+from edgeage.export.qdq import to_qdq
+from edgeage.export.tflite.lowering import to_tflite
+from edgeage.groups import one_hot
+from edgeage.runtime.manifest import Manifest
+from edgeage.train.checkpoint import Checkpoint
+
+Images = NDArray[np.uint8]
+VALIDATION = 60  # images that check the engines, at most
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an export made.
+
+    Attributes:
+        path: the bundle.
+        manifest: as written.
+        sizes: bytes of each engine file.
+        seconds: wall time by step.
+    """
+
+    path: Path
+    manifest: Manifest
+    sizes: dict[str, int]
+    seconds: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "bundle": str(self.path),
+            "quality": self.manifest.quality,
+            "sizes": self.sizes,
+            "seconds": self.seconds,
+            "lineage": self.manifest.lineage,
+        }
+
+
+def export_bundle(
+    checkpoint: Checkpoint,
+    images: Images,
+    groups: NDArray[np.int64],
+    out: Path,
+    *,
+    name: str,
+    source: str,
+    fingerprint: str,
+    count: int = 300,
+    seed: int = 0,
+    force: bool = False,
+    quiet: bool = False,
+) -> Report:
+    """Make a bundle of INT8 engines.
+
+    Args:
+        images: uint8 RGB [n, S, S, 3] in the profile's size and frame, to calibrate and check with.
+        groups: int64 [n], their age groups.
+        out: folder NAME.agebundle to make.
+        name: of the model.
+        source: kind of the images' source, e.g. "utkface", for the manifest and the terms.
+        fingerprint: of the images' source.
+        count: number of calibration images; up to 60 others check the engines.
+
+    Raises EdgeageError on bad input or if an engine fails a gate; `out` is then as it was.
+    """
+    clock = _Clock()
+    check_target(out, force=force)
+    profile = checkpoint.profile
+    _check_images(images, profile.image_size)
+    specs = engine_specs(profile)
+    chosen = samples.pick(
+        groups,
+        count=count,
+        validation=VALIDATION,
+        seed=seed,
+        data_fingerprint=fingerprint,
+        names=profile.groups,
+    )
+    to_calibrate = network_images(images[chosen.calibration])
+    to_validate = network_images(images[chosen.validation])
+
+    with Steps(quiet=quiet) as steps:
+        graphs: dict[str, onnx.ModelProto] = {}
+        for spec in steps.track(specs.values(), len(specs), "float ONNX"):
+            known = graphs.get(spec.network)
+            graphs[spec.name] = _float_graph(checkpoint, spec) if known is None else _batched(known, spec)
+        clock.lap("float ONNX")
+
+        latents = _encode(graphs["encoder"], to_calibrate)
+        to_observe = {
+            "encoder": (graphs["encoder"], _image_feeds(to_calibrate)),
+            "embedder": (graphs["embedder"], _image_feeds(to_calibrate)),
+            # one batch makes every age group, each image's own and all others
+            "generator": (graphs["generator_all"], _all_groups_feeds(latents, len(profile.groups))),
+        }
+        tables: dict[str, RangeTable] = {}
+        for network, (graph, feeds) in to_observe.items():
+            ranges = observe(graph, steps.track(feeds, len(to_calibrate), f"calibrate {network}"))
+            digest = _sha256(graphs[network].SerializeToString())
+            tables[network] = RangeTable(digest, chosen.fingerprint, len(to_calibrate), ranges)
+            clock.lap(f"calibrate {network}")
+
+        unseen = _encode(graphs["encoder"], to_validate)
+        builds: list[Build] = []
+        golden: dict[str, NDArray[Any]] = {}
+        for spec in specs.values():
+            graph, table = graphs[spec.name], tables[spec.network]
+            feeds_list = _validation_feeds(spec, to_validate, unseen)
+            tracked = steps.track(feeds_list, len(feeds_list), f"write and verify {spec.name}")
+            build = _build(spec, graph, table, tracked)
+            builds.append(build)
+            golden.update(golden_vectors(build, graph, feeds_list[0]))
+            clock.lap(f"write and verify {spec.name}")
+
+    contents = Contents(
+        name=name,
+        profile=profile,
+        checkpoint=checkpoint.sha256,
+        builds=builds,
+        tables=tables,
+        calibration={"fingerprint": chosen.fingerprint, "count": len(to_calibrate), "source": source},
+        golden=golden,
+        licence=_licence(checkpoint, source),
+        data=_data(checkpoint, len(to_validate)),
+    )
+    manifest = write_bundle(out, contents, force=force)
+    clock.lap("write the bundle")
+    sizes = {build.path(flavour): len(data) for build in builds for flavour, data in build.files.items()}
+    return Report(out, manifest, sizes, clock.seconds)
+
+
+def network_images(images: Images) -> NDArray[np.float32]:
+    """uint8 RGB [n, S, S, 3] -> float32 [n, 3, S, S] in [-1, 1]."""
+    return np.ascontiguousarray((images.astype(np.float32) / 127.5 - 1).transpose(0, 3, 1, 2))
+
+
+def golden_vectors(build: Build, graph: onnx.ModelProto, feed: Feeds) -> dict[str, NDArray[Any]]:
+    """One input with what it gives: float32 reference, and the INT8 file's codes as LiteRT makes them here.
+
+    Keys: "ENGINE/in/PORT", "ENGINE/out/PORT" (float ONNX), "ENGINE.int8/in/PORT", "ENGINE.int8/out/PORT"
+    (int8 codes). Everything in the contract's NCHW form.
+    """
+    engine = build.spec.name
+    codes = {port: verify.to_codes(value, build.quantization.scale(port)) for port, value in feed.items()}
+    int8_outputs = verify.TfliteFile(build.files["int8.tflite"], build.spec.signature).run(codes)
+    (output,) = build.quantization.view.outputs
+    return {
+        **{f"{engine}/in/{port}": value for port, value in feed.items()},
+        f"{engine}/out/{output}": session(graph).run(None, dict(feed))[0],
+        **{f"{engine}.int8/in/{port}": value for port, value in codes.items()},
+        f"{engine}.int8/out/{output}": int8_outputs[output],
+    }
+
+
+def _float_graph(checkpoint: Checkpoint, spec: EngineSpec) -> onnx.ModelProto:
+    """Torch network -> canonical ONNX -> phase form, each compared with the one before."""
+    inputs = {port.name: port.shape for port in spec.inputs}
+    graph = export_onnx(checkpoint.networks[spec.network], inputs, spec.outputs[0].name)
+    phased, found = decompose(graph)
+    if found == 0:
+        return graph
+    feeds = probe(inputs)
+    compare(phased, feeds, session(graph).run(None, dict(feeds))[0], "the phase decomposition")
+    return phased
+
+
+def _batched(graph: onnx.ModelProto, spec: EngineSpec) -> onnx.ModelProto:
+    """The same network for the batch of `spec`, compared item by item with the batch-1 form."""
+    batched = with_batch(graph, spec.batch)
+    feeds = probe({port.name: port.shape for port in spec.inputs})
+    single = session(graph)
+    items = [single.run(None, {k: v[i : i + 1] for k, v in feeds.items()})[0] for i in range(spec.batch)]
+    compare(batched, feeds, np.concatenate(items), "batching")
+    return batched
+
+
+def _build(spec: EngineSpec, graph: onnx.ModelProto, table: RangeTable, feeds: Iterable[Feeds]) -> Build:
+    """Write every flavour of an engine from one set of decisions, and let it pass its gates."""
+    quantization = decide(graph, table.ranges)
+    twin = to_qdq(quantization)
+    require_clean(twin, f"the Q/DQ graph of {spec.name}")
+    files = {
+        "int8.tflite": to_tflite(quantization, spec.signature, "int8"),
+        "int8-float-io.tflite": to_tflite(quantization, spec.signature, "float32"),
+        "qdq.onnx": twin.SerializeToString(),
+    }
+    if spec.name == spec.network:  # the batched form has the same weights; runtimes call batch 1 instead
+        files["onnx"] = graph.SerializeToString()
+    operators: dict[str, int] = {}
+    for flavour, io in (("int8-float-io.tflite", "float32"), ("int8.tflite", "int8")):
+        what = f"{spec.name}.{flavour}"
+        verify.check_ports(files[flavour], spec.signature, spec.inputs, spec.outputs, what)
+        ports = len(spec.inputs), len(spec.outputs)
+        operators = dict(sorted(verify.check_operators(files[flavour], io, *ports, what).items()))
+    quality = verify.measure(
+        graph,
+        twin,
+        quantization,
+        verify.TfliteFile(files["int8.tflite"], spec.signature),
+        verify.TfliteFile(files["int8-float-io.tflite"], spec.signature),
+        feeds,
+    )
+    verify.gate(spec.name, quality)
+    return Build(spec, quantization, table.network, files, quality, operators)
+
+
+def _validation_feeds(
+    spec: EngineSpec, images: NDArray[np.float32], latents: NDArray[np.float32]
+) -> list[Feeds]:
+    """Inputs that no range was made from: images, or their latents with each age group in turn."""
+    if spec.network != "generator":
+        return list(_image_feeds(images))
+    groups = spec.inputs[1].shape[1]
+    if spec.batch > 1:
+        return list(_all_groups_feeds(latents[:: groups], groups))
+    return [{"z": z[None], "y": one_hot([i % groups], groups)} for i, z in enumerate(latents)]
+
+
+def _check_images(images: Images, size: int) -> None:
+    if images.ndim != 4 or images.shape[1:] != (size, size, 3) or images.dtype != np.uint8:
+        raise EdgeageError(
+            f"calibration images are {images.dtype} {list(images.shape)}, "
+            f"the profile needs uint8 [n, {size}, {size}, 3]"
+        )
+
+
+def _licence(checkpoint: Checkpoint, source: str) -> dict[str, str]:
+    training = checkpoint.meta.get("data", {}).get("source", "unknown")
+    return {
+        "code": "Apache-2.0",
+        "model": "research use, non-commercial, unless the terms of all data below allow more",
+        "training data": data_terms(training),
+        "calibration data": data_terms(source),
+    }
+
+
+def _data(checkpoint: Checkpoint, validation_images: int) -> dict[str, Any]:
+    """What the checkpoint says it was trained on; what it does not say is "not recorded"."""
+    training = checkpoint.meta.get("data", {})
+    recipe = checkpoint.meta.get("recipe", {})
+    return {
+        "training": {key: training.get(key, "not recorded") for key in ("source", "faces", "fingerprint")},
+        "recipe": recipe.get("name", "not recorded") if isinstance(recipe, dict) else str(recipe),
+        "revision": checkpoint.meta.get("git", "not recorded"),
+        "stage": checkpoint.meta.get("stage", "not recorded"),
+        "step": checkpoint.meta.get("step", "not recorded"),
+        "validation_images": validation_images,
+    }
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+class _Clock:
+    """Wall time of steps, in seconds."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, step: str) -> None:
+        now = time.monotonic()
+        self.seconds[step] = round(now - self._last, 2)
+        self._last = now
+
+
+def _encode(encoder: onnx.ModelProto, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """z [n, latent] of each image by the float encoder, batch 1."""
+    running = session(encoder)
+    return np.concatenate([running.run(None, dict(feed))[0] for feed in _image_feeds(images)])
+
+
+def _image_feeds(images: NDArray[np.float32]) -> Iterator[Feeds]:
+    return ({"image": images[i : i + 1]} for i in range(len(images)))
+
+
+def _all_groups_feeds(latents: NDArray[np.float32], groups: int) -> Iterator[Feeds]:
+    """Each z with every age group at once."""
+    conditions = one_hot(range(groups), groups)
+    return ({"z": np.repeat(z[None], groups, axis=0), "y": conditions} for z in latents)
