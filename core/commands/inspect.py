@@ -1,0 +1,89 @@
+"""edgeage inspect: what is in a bundle, after every file's hash was checked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgeage.runtime.bundle import Bundle
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  edgeage inspect
+  edgeage inspect edge64.agebundle
+  edgeage inspect edge64.agebundle.zip --json"""
+)
+@click.argument("bundle", required=False, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
+def command(bundle: Path | None, as_json: bool) -> None:
+    """Verify every file of BUNDLE and show what is in it (the shipped model unless given)."""
+    from edgeage.runtime.bundle import open_bundle
+
+    opened = open_bundle(bundle)
+    opened.verify()
+    if as_json:
+        sizes = opened.sizes()
+        document = {"path": str(opened.path), "verified": True, "sizes": sizes, **opened.manifest.to_dict()}
+        click.echo(json.dumps(document, indent=2))
+        return
+    _show(opened)
+
+
+def _show(bundle: Bundle) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    manifest, sizes = bundle.manifest, bundle.sizes()
+    profile = manifest.profile
+    console = Console()
+    console.print(f"[bold]{manifest.name}[/bold]  {bundle.path}", highlight=False)
+    total = sum(sizes.values()) / 1e6
+    console.print(
+        f"all {len(sizes)} files verified, {total:.1f} MB; written by edgeage {manifest.edgeage_version}"
+    )
+    console.print(
+        f"profile {profile.name}: {profile.image_size}x{profile.image_size} image, latent "
+        f"{profile.latent_size}, groups {' '.join(profile.groups)}, frame {profile.frame}",
+        highlight=False,
+    )
+    note = manifest.refinement.get("note", "")
+    console.print(f"refinement: K={manifest.refinement['steps']} {note}", highlight=False)
+    table = Table("engine", "file", "precision", "I/O", "MB", "scales (zero point)")
+    for name, entry in manifest.engines.items():
+        for file in entry.files:
+            ports = [port for port in (*file.inputs, *file.outputs) if port.scale is not None]
+            scales = ", ".join(f"{port.name} {port.scale:.6g} ({port.zero_point})" for port in ports)
+            size = f"{sizes[file.file] / 1e6:.2f}"
+            table.add_row(name, file.file, f"{file.precision} {file.format}", file.io, size, scales)
+    console.print(table)
+    _tree(console, "quality", manifest.quality)
+    _tree(console, "lineage", manifest.lineage)
+    _tree(console, "data", manifest.data)
+    _tree(console, "licence", manifest.licence)
+    _tree(console, "tools", manifest.tools)
+
+
+def _tree(console: Console, title: str, values: dict[str, Any]) -> None:
+    console.print(f"[bold]{title}[/bold]" + ("" if values else " none stated"))
+    for key, value in _flat(values):
+        console.print(f"  {key}: {value}", highlight=False, markup=False)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested mappings as ("a.b.c", value) rows; hashes cut to what a reader compares."""
+    rows: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{key}.")
+        else:
+            short = isinstance(value, str) and len(value) == 64 and " " not in value
+            rows.append((f"{prefix}{key}", f"{value[:12]}..." if short else value))
+    return rows
