@@ -1,0 +1,40 @@
+"""The tiny bundle, a photo with one face, and faces laid out on canvases."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_bundle
+from PIL import Image
+
+SAMPLE = Path(__file__).parents[2] / "docs" / "samples" / "astronaut.jpg"
+
+
+@pytest.fixture(scope="session")
+def built_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles") / "tiny.agebundle"
+    tiny_bundle.make(folder)
+    return folder
+
+
+@pytest.fixture
+def bundle_path(built_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny bundle that a test may damage."""
+    copy = tmp_path / "tiny.agebundle"
+    shutil.copytree(built_bundle, copy)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def sample() -> Path:
+    """A JPEG with one large face."""
+    return SAMPLE
+
+
+@pytest.fixture(scope="session")
+def portrait() -> np.ndarray:
+    """The sample's pixels, uint8 [512, 512, 3]; the face's box is about 100 pixels wide at (224, 125)."""
+    return np.asarray(Image.open(SAMPLE).convert("RGB"))
