@@ -92,7 +92,8 @@ def _print(report: Report) -> None:
                 lsb = quality["lsb_max"] if file.io == "int8" else quality["float_io_lsb_max"]
                 mean = f"{quality['lsb_mean']:.3f}" if file.io == "int8" else "-"
                 measured = [f"{lsb:.0f}", mean, f"{quality['sqnr_db']:.1f}", f"{quality['cosine']:.4f}"]
-            table.add_row(engine, Path(file.file).name, f"{report.sizes[file.file] / 1e6:.2f}", *measured)
+            flavour = Path(file.file).name.removeprefix(f"{engine}.")
+            table.add_row(engine, flavour, f"{report.sizes[file.file] / 1e6:.2f}", *measured)
     console = Console()
     console.print(table)
     console.print(
