@@ -65,7 +65,7 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
 
 
 def rectifier(node: onnx.NodeProto, constants: dict[str, NDArray[Any]]) -> str | None:
-    """"relu" or "relu6" if the node is one of them (ReLU6 is a Clip to 0..6 in ONNX), else None."""
+    """ "relu" or "relu6" if the node is one of them (ReLU6 is a Clip to 0..6 in ONNX), else None."""
     if node.op_type == "Relu":
         return "relu"
     if node.op_type == "Clip" and len(node.input) == 3:

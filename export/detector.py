@@ -48,11 +48,11 @@ class _Converter:
             if method is None:
                 raise EdgeageError(f"the detector holds the op {kind}, which this converter does not know")
             method(op)
-        ports = [
+        inputs, outputs = (
             [helper.make_tensor_value_info(self.name(i), onnx.TensorProto.FLOAT, self.shape(i)) for i in side]
             for side in (self.graph.inputs, self.graph.outputs)
-        ]
-        graph = helper.make_graph(self.nodes, "blazeface_short_range", *ports, self.weights)
+        )
+        graph = helper.make_graph(self.nodes, "blazeface_short_range", inputs, outputs, self.weights)
         opsets = [helper.make_opsetid("", OPSET)]
         # IR version 9: the oldest that holds opset 18 with float16 initialisers, read everywhere.
         model = helper.make_model(graph, opset_imports=opsets, ir_version=9, producer_name="edgeage")

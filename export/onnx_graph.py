@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-import onnxsim  # type: ignore[import-untyped]
+import onnxsim
 from numpy.typing import NDArray
 from onnx import numpy_helper
 

@@ -238,7 +238,7 @@ def _validation_feeds(
         return list(_image_feeds(images))
     groups = spec.inputs[1].shape[1]
     if spec.batch > 1:
-        return list(_all_groups_feeds(latents[:: groups], groups))
+        return list(_all_groups_feeds(latents[::groups], groups))
     return [{"z": z[None], "y": one_hot([i % groups], groups)} for i, z in enumerate(latents)]
 
 

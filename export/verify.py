@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from ai_edge_litert import schema_py_generated as schema  # type: ignore[import-untyped]
-from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from edgeage.calibration.observers import Feeds, session

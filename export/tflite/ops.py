@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from ai_edge_litert import schema_py_generated as schema  # type: ignore[import-untyped]
+from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from edgeage.calibration.graph import attribute, rectifier
@@ -102,9 +102,7 @@ def _pad_or_not(
         raise EdgeageError(f"{node.op_type} {node.output[0]} is dilated; INT8 engines take dilation 1 only")
     before = pads[:2]
     # rows and columns behind the input that the last window reads; a wider ONNX pad is never read
-    after = [
-        max((made[2 + i] - 1) * strides[i] + kernel[i] - given[2 + i] - before[i], 0) for i in range(2)
-    ]
+    after = [max((made[2 + i] - 1) * strides[i] + kernel[i] - given[2 + i] - before[i], 0) for i in range(2)]
     if not any(before) and not any(after):
         return low.tensor(source), schema.Padding.VALID
     same = all(

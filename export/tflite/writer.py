@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import flatbuffers  # type: ignore[import-untyped]
+import flatbuffers
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema  # type: ignore[import-untyped]
+from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 # The runtime maps constants in place; kernels load them with up to 16-byte loads.
@@ -24,7 +24,7 @@ _TYPES = {
 }
 
 
-class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
+class _AlignedBuffer(schema.BufferT):
     """A constant whose bytes start on an aligned offset (the generated class does not align them)."""
 
     def Pack(self, builder: Any) -> Any:

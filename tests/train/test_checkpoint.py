@@ -51,6 +51,7 @@ def test_a_kill_between_the_renames_loses_nothing(saved: Path):
 
 def test_a_failing_save_leaves_the_old_checkpoint(saved: Path):
     before = load_checkpoint(saved).sha256
+
     def fill_half() -> None:
         with new_folder(saved, replace=True) as folder:
             (folder / "weights.safetensors").write_bytes(b"half")

@@ -80,7 +80,7 @@ class RecogniserStage(Stage):
         assert batch.identities is not None  # checked when the stage was built
         images = vary_camera(batch.images, rng).contiguous(memory_format=torch.channels_last)
         embedding = self.trained["embedder"](images)
-        directions = F.normalize(self.trained["person_directions"].weight, dim=1)
+        directions = F.normalize(self.trained["person_directions"].get_parameter("weight"), dim=1)
         logits = TEMPERATURE * F.normalize(embedding, dim=1) @ directions.T
         losses = {"person": F.cross_entropy(logits, batch.identities), "length": excess_length(embedding)}
         return {**losses, "total": losses["person"] + 0.1 * losses["length"]}
