@@ -108,5 +108,6 @@ def _even_quotas(sizes: NDArray[np.int64], total: int) -> list[int]:
         open_groups = [group for group, size in enumerate(sizes) if quotas[group] < size]
         share, rest = divmod(left, len(open_groups))
         for position, group in enumerate(open_groups):
-            quotas[group] += min(int(sizes[group]) - quotas[group], share + (position < rest))
+            # the indivisible rest is dealt last, once, so that no group gets two more than another
+            quotas[group] += min(int(sizes[group]) - quotas[group], share or int(position < rest))
     return quotas
