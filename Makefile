@@ -18,12 +18,13 @@ demo: $(DEMO)/.ready
 	$(DEMO)/bin/edgeage age docs/samples/astronaut.jpg \
 		--bundle models/edge64.agebundle --out demo-output --force
 
-# A plain installation, as a user has it; made again when a file of the package changes.
+# A plain installation, as a user has it; made again when a file of the package changes. setuptools
+# would take files that are gone from build/lib; what else is in build/ belongs to the other environment.
 $(DEMO)/.ready: $(SETUP) $(FILES)
 	$(PYTHON) -m venv $(DEMO)
-	rm -rf build
+	rm -rf build/lib build/bdist.*
 	$(DEMO)/bin/python $(PIP) ".[litert]" --constraint $(CONSTRAINTS)
-	rm -rf build
+	rm -rf build/lib build/bdist.*
 	touch $@
 
 test: check suite
@@ -56,4 +57,4 @@ $(DEV)/bin/python:
 	$(PYTHON) -m venv $(DEV)
 
 clean:
-	rm -rf $(DEMO) $(DEV) demo-output build dist edgeage.egg-info core.egg-info
+	rm -rf $(DEMO) $(DEV) demo-output build dist edgeage.egg-info

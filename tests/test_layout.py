@@ -6,6 +6,7 @@ import configparser
 import importlib.metadata
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,26 @@ def test_what_is_imported_is_this_checkout_or_an_installation():
     result = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True, check=True)
     core, runtime = (Path(line) for line in result.stdout.split("\n")[:2])
     assert runtime.parent.parent == core.parent
+
+
+def test_the_source_archive_takes_everything_that_is_kept_in_git():
+    if not (ROOT / ".git").exists():
+        pytest.skip("an unpacked source archive, not a clone")
+    kept = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    grafted, single = set(), []
+    for line in (ROOT / "MANIFEST.in").read_text().splitlines():
+        verb, *arguments = line.split() or [""]
+        if verb in ("graft", "recursive-include"):
+            grafted.add(arguments[0])
+        elif verb == "include":
+            single += arguments
+    left_out = [
+        name
+        for name in kept.stdout.splitlines()
+        if name.split("/")[0] not in grafted
+        and not any("/" not in name and fnmatch(name, pattern) for pattern in single)
+    ]
+    assert [name for name in left_out if name != ".gitignore"] == []
 
 
 def test_no_top_level_folder_is_called_edgeage():
