@@ -68,7 +68,7 @@ def command(
     check_output(out, [*map(photo_name, chosen), STRIP], force=force)  # before the work, not after
     result = session.age(photo, chosen, mode, source, strength, all_faces)
     start = time.perf_counter()
-    paths = write_photos(out, result.photo, result.aged, force=force)
+    paths = write_photos(out, result.photo, result.aged, [face.box for face in result.faces], force=force)
     write_ms = (time.perf_counter() - start) * 1e3
     if as_json:
         summary = result.summary()

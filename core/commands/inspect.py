@@ -39,7 +39,7 @@ def command(bundle: Path | None, as_json: bool) -> None:
 
 def _show(bundle: Bundle) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     manifest, sizes = bundle.manifest, bundle.sizes()
     profile = manifest.profile
@@ -56,7 +56,7 @@ def _show(bundle: Bundle) -> None:
     )
     note = manifest.refinement.get("note", "")
     console.print(f"refinement: K={manifest.refinement['steps']} {note}", highlight=False)
-    table = Table("engine", "file", "precision", "I/O", "MB", "scales (zero point)")
+    table = Table("engine", Column("file", overflow="fold"), "precision", "I/O", "MB", "scales (zero point)")
     for name, entry in manifest.engines.items():
         for file in entry.files:
             ports = [port for port in (*file.inputs, *file.outputs) if port.scale is not None]

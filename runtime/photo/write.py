@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ STRIP = "strip.png"
 _STRIP_HEIGHT = 320  # pixels; a strip is for looking at, the photos beside it have full resolution
 _LABEL_HEIGHT = 30
 _GAP = 6
+_ROOM = 0.6  # around the faces, in widths of the largest
 
 
 def photo_name(group: str) -> str:
@@ -36,16 +37,18 @@ def write_photos(
     folder: Path,
     photo: NDArray[np.uint8],
     aged: Mapping[str, NDArray[np.uint8]],
+    boxes: Sequence[tuple[float, float, float, float]],
     *,
     force: bool = False,
 ) -> list[Path]:
     """Write one lossless PNG per group and the strip; gives their paths, the strip last.
 
-    `photo` and each of `aged` are uint8 [H, W, 3]. Raises EdgeageError, leaving `folder` as it was, if a
-    file is there already (without `force`) or cannot be written.
+    `photo` and each of `aged` are uint8 [H, W, 3], `boxes` the faces to show in the strip.
+    Raises EdgeageError, leaving `folder` as it was, if a file is there already (without `force`) or cannot
+    be written.
     """
     pictures = {photo_name(group): _png(pixels) for group, pixels in aged.items()}
-    pictures[STRIP] = _png(strip(photo, aged))
+    pictures[STRIP] = _png(strip(photo, aged, boxes))
     check_output(folder, list(pictures), force=force)
     new = not folder.exists()
     staged: dict[Path, Path] = {}
@@ -66,30 +69,41 @@ def write_photos(
     return list(staged.values())
 
 
-def strip(photo: NDArray[np.uint8], aged: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """The photo and its aged forms side by side, labelled, uint8 [height, width, 3]."""
-    height, width = photo.shape[:2]
-    scale = _STRIP_HEIGHT / height
-    size = max(round(width * scale), 1), _STRIP_HEIGHT
+def strip(
+    photo: NDArray[np.uint8],
+    aged: Mapping[str, NDArray[np.uint8]],
+    boxes: Sequence[tuple[float, float, float, float]],
+) -> NDArray[np.uint8]:
+    """The faces in the photo and in its aged forms side by side, labelled, uint8 [height, width, 3]."""
+    window = _window(boxes, photo.shape)
+    width, height = window[2] - window[0], window[3] - window[1]
+    size = max(round(width * _STRIP_HEIGHT / height), 1), _STRIP_HEIGHT
     pictures = {"original": photo, **aged}
     total = len(pictures) * (size[0] + _GAP) - _GAP
     sheet = Image.new("RGB", (total, _STRIP_HEIGHT + _LABEL_HEIGHT), "white")
-    draw, font = ImageDraw.Draw(sheet), _font()
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=18)  # Pillow's own: no system font
     for index, (label, pixels) in enumerate(pictures.items()):
         left = index * (size[0] + _GAP)
-        small = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
+        small = Image.fromarray(pixels).crop(window).resize(size, Image.Resampling.LANCZOS)
         sheet.paste(small, (left, 0))
         place = (left + size[0] / 2, _STRIP_HEIGHT + _LABEL_HEIGHT / 2)
         draw.text(place, label, fill="black", font=font, anchor="mm")
     return np.asarray(sheet)
 
 
+def _window(
+    boxes: Sequence[tuple[float, float, float, float]], shape: tuple[int, ...]
+) -> tuple[int, int, int, int]:
+    """The part of a photo of [H, W, ...] that shows all boxes with some room around them."""
+    edges = np.array(boxes)
+    room = _ROOM * (edges[:, 2] - edges[:, 0]).max()
+    low = np.clip(edges[:, :2].min(axis=0) - room, 0, None)
+    high = np.minimum(edges[:, 2:].max(axis=0) + room, [shape[1], shape[0]])
+    (left, top), (right, bottom) = np.floor(low).astype(int), np.ceil(high).astype(int)
+    return int(left), int(top), int(right), int(bottom)
+
+
 def _png(pixels: NDArray[np.uint8]) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG", compress_level=3)  # lossless at any level; 3 is fast
     return stream.getvalue()
-
-
-def _font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    """Pillow's own font: no file of this system is needed."""
-    return ImageFont.load_default(size=18)
