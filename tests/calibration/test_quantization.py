@@ -15,6 +15,7 @@ from edgeage.calibration.quantization import TANH_REACH, TANH_SCALE, decide, lea
 from edgeage.errors import EdgeageError
 
 INT32 = np.iinfo(np.int32)
+EYE, ZERO = np.eye(2, dtype=np.float32), np.zeros(2, dtype=np.float32)
 
 
 def _model(
@@ -51,7 +52,7 @@ def test_concat_ties_its_inputs_and_movement_passes_the_scale_on() -> None:
 
 
 def test_a_rectifier_alone_behind_a_dense_layer_is_fused_and_its_input_not_stored() -> None:
-    model = _dense(np.eye(2, dtype=np.float32), np.zeros(2, np.float32), helper.make_node("Relu", ["dense"], ["out"]))
+    model = _dense(EYE, ZERO, helper.make_node("Relu", ["dense"], ["out"]))
     decided = decide(model, {"x": (-1.0, 1.0), "dense": (-50.0, 1.0), "out": (0.0, 1.0)})
     assert decided.fused == {"dense": ("out", "relu")}
     assert not decided.is_stored("dense")
@@ -59,7 +60,7 @@ def test_a_rectifier_alone_behind_a_dense_layer_is_fused_and_its_input_not_store
 
 
 def test_tanh_has_its_fixed_scale_and_spends_no_codes_on_what_it_saturates() -> None:
-    model = _dense(np.eye(2, dtype=np.float32), np.zeros(2, np.float32), helper.make_node("Tanh", ["dense"], ["out"]))
+    model = _dense(EYE, ZERO, helper.make_node("Tanh", ["dense"], ["out"]))
     decided = decide(model, {"x": (-9.0, 9.0), "dense": (-9.0, 9.0), "out": (-1.0, 1.0)})
     assert decided.scale("out") == TANH_SCALE
     assert decided.scale("dense") == np.float32(TANH_REACH / 127)
@@ -67,8 +68,7 @@ def test_tanh_has_its_fixed_scale_and_spends_no_codes_on_what_it_saturates() -> 
 
 
 def test_a_missing_range_and_a_tie_that_tanh_cannot_keep_are_refused() -> None:
-    relu = helper.make_node("Relu", ["dense"], ["out"])
-    model = _dense(np.eye(2, dtype=np.float32), np.zeros(2, np.float32), relu)
+    model = _dense(EYE, ZERO, helper.make_node("Relu", ["dense"], ["out"]))
     with pytest.raises(EdgeageError, match="lacks tensor out"):
         decide(model, {"x": (0.0, 1.0)})
     nodes = [
@@ -86,7 +86,9 @@ def test_a_missing_range_and_a_tie_that_tanh_cannot_keep_are_refused() -> None:
     sizes=st.lists(st.sampled_from([0.0, 1e-20, 1e-6, 1.0, 1e4]), min_size=3, max_size=3),
     biases=st.lists(st.sampled_from([0.0, 1e-6, 1.0, 300.0]), min_size=3, max_size=3),
 )
-def test_no_constant_overflows_even_in_dead_channels(seed: int, sizes: list[float], biases: list[float]) -> None:
+def test_no_constant_overflows_even_in_dead_channels(
+    seed: int, sizes: list[float], biases: list[float]
+) -> None:
     """A channel without weights but with a bias must not saturate its int32 bias."""
     random = np.random.default_rng(seed)
     weight = (random.normal(size=(3, 2, 1, 1)) * np.array(sizes)[:, None, None, None]).astype(np.float32)
