@@ -68,7 +68,7 @@ def pick(
     validation = min(validation, total // 6)
     count = min(count, total - validation)
     if count < MINIMUM:
-        need = MINIMUM + MINIMUM // 5
+        need = next(size for size in range(MINIMUM, 2 * MINIMUM) if size - size // 6 >= MINIMUM)
         raise EdgeageError(
             f"the calibration set is too small: {total} images; give at least {need} "
             f"({MINIMUM} to calibrate and a sixth on top to check the engines)"

@@ -176,6 +176,10 @@ def _run_torch(network: torch.nn.Module, feeds: Arrays) -> NDArray[np.float32]:
     with torch.no_grad():
         output = network(*(torch.from_numpy(value) for value in feeds.values()))
     result: NDArray[np.float32] = output.numpy()
+    if not np.isfinite(result).all():
+        raise EdgeageError(
+            "the network's output is not finite: this checkpoint diverged; export one from an earlier step"
+        )
     return result
 
 

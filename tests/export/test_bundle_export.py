@@ -1,0 +1,200 @@
+"""A checkpoint becomes a bundle: whole, chained by hashes, checked; or nothing is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from edgeage.calibration.ranges import read_tables
+from edgeage.commands.export import command
+from edgeage.errors import EdgeageError
+from edgeage.export import verify
+from edgeage.export.pipeline import Report, export_bundle
+from edgeage.files import sha256
+from edgeage.groups import AGE_GROUPS
+from edgeage.runtime.bundle import open_bundle
+from edgeage.train.checkpoint import load_checkpoint
+
+Faces = tuple[np.ndarray, np.ndarray]
+OPTIONS: dict[str, Any] = {"name": "tiny", "source": "procedural", "fingerprint": "f", "quiet": True}
+FLAVOURS = {"int8.tflite", "int8-float-io.tflite", "onnx", "qdq.onnx"}
+
+
+@pytest.fixture(scope="module")
+def report(tiny_folder: Path, tiny_images: Faces, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    out = tmp_path_factory.mktemp("bundles") / "tiny.agebundle"
+    return export_bundle(load_checkpoint(tiny_folder), *tiny_images, out, **OPTIONS)
+
+
+def test_the_bundle_is_whole(report: Report) -> None:
+    bundle = open_bundle(report.path)
+    bundle.verify()
+    expected = {f"engines/{e}.{f}" for e in ("encoder", "embedder", "generator") for f in FLAVOURS}
+    expected |= {f"engines/generator_all.{f}" for f in FLAVOURS - {"onnx"}}
+    assert set(bundle.manifest.files) == expected | {"ranges.json", "golden.npz", "MODEL_CARD.md"}
+    assert set(report.sizes) == expected
+    assert bundle.manifest.refinement["steps"] == 0
+    assert bundle.manifest.profile.groups == AGE_GROUPS
+    all_ages = bundle.manifest.engines["generator_all"]
+    assert all_ages.outputs[0].shape == (6, 3, 16, 16)
+    int8 = next(file for file in all_ages.files if file.io == "int8")
+    assert int8.signature == "generate_all"
+    assert int8.outputs[0].shape == (6, 16, 16, 3)
+    assert int8.outputs[0].scale == 1 / 128
+
+
+def test_hashes_chain_from_the_checkpoint_to_the_engines(report: Report, tiny_folder: Path) -> None:
+    lineage = report.manifest.lineage
+    assert lineage["checkpoint"] == sha256(tiny_folder / "weights.safetensors")
+    assert lineage["ranges"] == sha256(report.path / "ranges.json")
+    tables = read_tables(report.path / "ranges.json")
+    for engine in ("encoder", "embedder", "generator"):
+        digest = sha256(report.path / f"engines/{engine}.onnx")
+        assert lineage["onnx"][engine] == tables[engine].network == digest
+        assert tables[engine].calibration == lineage["calibration"]["fingerprint"]
+        assert tables[engine].count == lineage["calibration"]["count"] == 150
+    assert lineage["onnx"]["generator_all"] == lineage["onnx"]["generator"]
+    assert tables["generator"].ranges["y"] == (0.0, 1.0)
+    assert {"image", "z"} <= set(tables["encoder"].ranges)
+
+
+def test_golden_vectors_are_what_the_files_compute(report: Report) -> None:
+    golden = np.load(report.path / "golden.npz", allow_pickle=False)
+    for engine, entry in report.manifest.engines.items():
+        for file in entry.files:
+            if file.format != "tflite" or file.io != "int8":
+                continue
+            assert file.signature is not None
+            running = verify.TfliteFile((report.path / file.file).read_bytes(), file.signature)
+            got = running.run({port.name: golden[f"{engine}.int8/in/{port.name}"] for port in entry.inputs})
+            for port in entry.outputs:
+                wanted = golden[f"{engine}.int8/out/{port.name}"]
+                assert wanted.dtype == np.int8
+                assert wanted.shape == port.shape == golden[f"{engine}/out/{port.name}"].shape
+                assert np.array_equal(got[port.name], wanted)
+
+
+def test_quality_is_measured_and_the_card_says_what_was_not(report: Report) -> None:
+    for engine, quality in report.manifest.quality.items():
+        assert quality["lsb_max"] <= verify.MAX_LSB[engine][1]
+        assert quality["count"] == (5 if engine == "generator_all" else 30)
+        assert ("psnr_db" in quality) == engine.startswith("generator")
+    card = (report.path / "MODEL_CARD.md").read_text()
+    assert "not run" in card
+    assert "no terms of others" in card
+    assert report.manifest.lineage["checkpoint"] in card
+    assert "TRANSPOSE" not in card
+
+
+def test_the_same_checkpoint_and_images_give_the_same_files(
+    report: Report, tiny_folder: Path, tiny_images: Faces, tmp_path: Path
+) -> None:
+    again = export_bundle(load_checkpoint(tiny_folder), *tiny_images, tmp_path / "x.agebundle", **OPTIONS)
+    assert again.manifest.files == report.manifest.files
+
+
+def _export(tiny_folder: Path, faces: Faces, out: Path, **options: Any) -> Report:
+    return export_bundle(load_checkpoint(tiny_folder), *faces, out, **{**OPTIONS, **options})
+
+
+@pytest.mark.parametrize(
+    ("count", "message"), [(0, "calibration set is empty"), (60, "too small: 60 images"), (118, "too small")]
+)
+def test_poor_calibration_sets_are_refused(
+    tiny_folder: Path, tiny_images: Faces, tmp_path: Path, count: int, message: str
+) -> None:
+    images, groups = tiny_images
+    with pytest.raises(EdgeageError, match=message):
+        _export(tiny_folder, (images[:count], groups[:count]), tmp_path / "x.agebundle")
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_of_another_size_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    faces = np.zeros((180, 64, 64, 3), np.uint8), np.arange(180) % 6
+    with pytest.raises(EdgeageError, match=r"needs uint8 \[n, 16, 16, 3\]"):
+        _export(tiny_folder, faces, tmp_path / "x.agebundle")
+
+
+def test_an_existing_bundle_is_kept_unless_forced_and_nothing_else_is_ever_replaced(
+    tiny_folder: Path, tiny_images: Faces, tmp_path: Path
+) -> None:
+    with pytest.raises(EdgeageError, match=r"try --out .*x\.agebundle"):
+        _export(tiny_folder, tiny_images, tmp_path / "x")
+    out = tmp_path / "photos.agebundle"
+    out.mkdir()
+    (out / "holiday.jpg").write_bytes(b"precious")
+    with pytest.raises(EdgeageError, match="exists already"):
+        _export(tiny_folder, tiny_images, out)
+    with pytest.raises(EdgeageError, match="is not a bundle; it will not be replaced"):
+        _export(tiny_folder, tiny_images, out, force=True)
+    assert (out / "holiday.jpg").read_bytes() == b"precious"
+
+
+def test_a_failed_gate_leaves_the_old_bundle_and_nothing_new(
+    report: Report, tiny_folder: Path, tiny_images: Faces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.read_bytes() for path in report.path.rglob("*") if path.is_file()}
+    monkeypatch.setitem(verify.MAX_LSB, "generator", (-1, -1))
+    with pytest.raises(EdgeageError, match="the INT8 generator differs by up to"):
+        _export(tiny_folder, tiny_images, report.path, force=True)
+    assert {path: path.read_bytes() for path in report.path.rglob("*") if path.is_file()} == before
+    assert [path.name for path in report.path.parent.iterdir()] == [report.path.name]
+
+
+def test_a_kill_while_writing_leaves_no_bundle(
+    tiny_folder: Path, tiny_images: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgeage.export.bundle.render", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        _export(tiny_folder, tiny_images, tmp_path / "x.agebundle")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_that_diverged_is_refused(tiny_folder: Path, tiny_images: Faces, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(tiny_folder)
+    with torch.no_grad():
+        next(checkpoint.networks["encoder"].parameters()).fill_(float("nan"))
+    with pytest.raises(EdgeageError, match="not finite"):
+        export_bundle(checkpoint, *tiny_images, tmp_path / "x.agebundle", **OPTIONS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_prints_one_json_document(tiny_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x.agebundle"
+    arguments = [str(tiny_folder), "--calibration", "procedural:150", "--out", str(out), "--json"]
+    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    document = json.loads(result.stdout)
+    assert document["bundle"] == str(out)
+    assert document["quality"]["encoder"]["lsb_max"] <= 2
+    assert open_bundle(out).manifest.name == "x"
+
+
+def test_the_command_prints_a_table(tiny_folder: Path, tmp_path: Path) -> None:
+    arguments = [str(tiny_folder), "--calibration", "procedural:150", "--out", str(tmp_path / "x.agebundle")]
+    result = CliRunner().invoke(command, [*arguments, "--quiet"], catch_exceptions=False)
+    assert "generator_all" in result.stdout
+    assert "qdq.onnx" in result.stdout
+
+
+def test_a_checkpoint_of_another_profile_or_none_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    description = json.loads((tiny_folder / "checkpoint.json").read_text())
+    description["profile"]["latent_size"] = 20
+    (foreign / "checkpoint.json").write_text(json.dumps(description))
+    (foreign / "weights.safetensors").write_bytes((tiny_folder / "weights.safetensors").read_bytes())
+    out = ["--calibration", "procedural:150", "--out", str(tmp_path / "x.agebundle")]
+    for folder, message in ((foreign, "does not fit"), (tmp_path, "no checkpoint in")):
+        with pytest.raises(EdgeageError, match=message):
+            CliRunner().invoke(command, [str(folder), *out], catch_exceptions=False)
+    assert not (tmp_path / "x.agebundle").exists()
