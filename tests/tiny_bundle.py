@@ -11,10 +11,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+from onnx import TensorProto, checker, helper, numpy_helper
+
 from edgeage.frames import FRAMES
 from edgeage.profile import Profile
 from edgeage.runtime.manifest import EngineEntry, EngineFile, FilePort, Manifest, engine_ports
-from onnx import TensorProto, checker, helper, numpy_helper
 
 PROFILE = Profile("tiny")
 CELLS = 8
@@ -89,7 +90,8 @@ def _entry(name: str, files: dict[str, str]) -> EngineEntry:
     inputs, outputs = engine_ports(PROFILE)[name]
     stored = [tuple(FilePort(p.name, p.shape, "float32") for p in side) for side in (inputs, outputs)]
     flavours = tuple(
-        EngineFile(path, "onnx", precision, "float32", "NCHW", None, *stored) for path, precision in files.items()
+        EngineFile(path, "onnx", precision, "float32", "NCHW", None, *stored)
+        for path, precision in files.items()
     )
     return EngineEntry(inputs, outputs, flavours)
 
@@ -123,8 +125,13 @@ def make(folder: Path) -> Manifest:
         licence={"weights": "made for tests"},
         data={"source": "none"},
     )
+    write(folder, manifest, contents)
+    return manifest
+
+
+def write(folder: Path, manifest: Manifest, contents: dict[str, bytes]) -> None:
+    """The files of a bundle and its manifest."""
     for path, data in contents.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
     (folder / "manifest.json").write_text(json.dumps(manifest.to_dict(), indent=2))
-    return manifest
