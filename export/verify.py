@@ -45,6 +45,8 @@ class Quality:
             percentile, mean).
         float_io_lsb_max: the same, between the file with float I/O and the one with int8 I/O.
         sqnr_db: energy of the float output over that of the INT8 error, over all inputs.
+        sqnr_varying_db: the same for the part of the output that differs between inputs; far below
+            sqnr_db if the network says nearly the same of every input, below 0 if INT8 drowns the rest.
         cosine: mean cosine between float and INT8 outputs.
         psnr_db: for images in [-1, 1] (peak 2), else None.
     """
@@ -55,6 +57,7 @@ class Quality:
     lsb_mean: float
     float_io_lsb_max: float
     sqnr_db: float
+    sqnr_varying_db: float
     cosine: float
     psnr_db: float | None
 
@@ -138,6 +141,7 @@ def measure(
     scale = quantization.scale(output)
     reference, twin = session(float_model), session(qdq_model)
     signal = noise = 0.0
+    total: NDArray[np.float64] = np.zeros(quantization.view.shapes[output])
     histogram = np.zeros(256, dtype=np.int64)  # of differences of codes
     count = elements = 0
     worst_io = 0.0
@@ -152,6 +156,7 @@ def measure(
         worst_io = max(worst_io, float(np.abs(codes - through_float).max()))
         values = codes * float(scale)
         signal += float(np.square(exact, dtype=np.float64).sum())
+        total += exact
         noise += float(np.square(exact - values).sum())
         cosines.append(_cosine(exact, values))
         elements += exact.size
@@ -166,6 +171,7 @@ def measure(
         lsb_mean=float(histogram @ np.arange(256)) / elements,
         float_io_lsb_max=worst_io,
         sqnr_db=_decibel(signal, noise),
+        sqnr_varying_db=_decibel(signal - float(np.square(total).sum()) / count, noise),
         cosine=float(np.mean(cosines)),
         psnr_db=_decibel(4.0 * elements, noise) if is_image else None,
     )
@@ -194,4 +200,4 @@ def _cosine(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
 
 def _decibel(signal: float, noise: float) -> float:
     # an error of exactly 0 has no decibels; 200 dB is beyond anything float32 can show
-    return float(min(10 * np.log10(max(signal, 1e-300) / max(noise, 1e-300)), 200.0))
+    return float(np.clip(10 * np.log10(max(signal, 1e-300) / max(noise, 1e-300)), -200.0, 200.0))

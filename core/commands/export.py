@@ -11,6 +11,9 @@ import click
 if TYPE_CHECKING:
     from edgeage.export.pipeline import Report
 
+# Where what an engine tells apart comes near the INT8 error (dB).
+_FAINT = 10.0
+
 
 @click.command(
     epilog="""\b
@@ -78,12 +81,13 @@ def command(
 
 
 def _print(report: Report) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{report.path} in {sum(report.seconds.values()):.0f} s")
-    for column in ("engine", "file", "MB", "LSB max", "LSB mean", "SQNR dB", "cosine"):
-        table.add_column(column, justify="left" if column in ("engine", "file") else "right")
+    table = Table(title=f"{report.path} in {sum(report.seconds.values()):.0f} s", box=box.SIMPLE)
+    for column in ("engine", "file", "MB", "LSB", "mean", "SQNR", "varying"):
+        table.add_column(column, no_wrap=True, justify="left" if column in ("engine", "file") else "right")
     for engine, entry in report.manifest.engines.items():
         quality = report.manifest.quality[engine]
         for file in entry.files:
@@ -91,11 +95,19 @@ def _print(report: Report) -> None:
             if file.format == "tflite":
                 lsb = quality["lsb_max"] if file.io == "int8" else quality["float_io_lsb_max"]
                 mean = f"{quality['lsb_mean']:.3f}" if file.io == "int8" else "-"
-                measured = [f"{lsb:.0f}", mean, f"{quality['sqnr_db']:.1f}", f"{quality['cosine']:.4f}"]
+                decibels = (f"{quality[key]:.1f}" for key in ("sqnr_db", "sqnr_varying_db"))
+                measured = [f"{lsb:.0f}", mean, *decibels]
             flavour = Path(file.file).name.removeprefix(f"{engine}.")
             table.add_row(engine, flavour, f"{report.sizes[file.file] / 1e6:.2f}", *measured)
-    console = Console()
-    console.print(table)
-    console.print(
-        "LSB: output codes between the INT8 file and its Q/DQ twin (float-I/O files: and the int8-I/O file)"
+    Console().print(table)
+    click.echo(
+        "LSB, mean: difference in output codes to the Q/DQ twin (float I/O: to the file with int8 I/O)"
     )
+    click.echo("SQNR: output against INT8 error in dB; varying: of what differs between inputs")
+    for engine, quality in report.manifest.quality.items():
+        if quality["sqnr_varying_db"] < _FAINT:
+            click.echo(
+                f"warning: the {engine} says nearly the same of every input, and INT8 leaves "
+                f"{quality['sqnr_varying_db']:.0f} dB of the difference; is it trained?",
+                err=True,
+            )

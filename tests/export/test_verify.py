@@ -16,7 +16,7 @@ from edgeage.export.verify import Quality
 from edgeage.profile import Profile
 from edgeage.runtime.manifest import Port
 
-GOOD = Quality(60, 1, 1, 0.1, 0, 35.0, 0.999, None)
+GOOD = Quality(60, 1, 1, 0.1, 0, 35.0, 33.0, 0.999, None)
 
 
 def _file(*, inner_quantize: bool = False) -> bytes:
