@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgeage.errors import EdgeageError
 from edgeage.groups import one_hot, parse_group
 from edgeage.runtime.bundle import Bundle, open_bundle
-from edgeage.runtime.engines import Engine, check_engine_name, open_engine
+from edgeage.runtime.engines import Engine, check_engine_name, check_precision, open_engine
 from edgeage.runtime.photo.align import align, photo_to_crop
 from edgeage.runtime.photo.blend import blend_delta, blend_raw, check_strength, place
 from edgeage.runtime.photo.detect import Detector, Face
@@ -109,7 +109,7 @@ class Session:
     ) -> None:
         self.bundle, self.profile = bundle, bundle.manifest.profile
         self._engine_name = check_engine_name(engine)
-        self._precision, self._threads = precision, threads
+        self._precision, self._threads = check_precision(precision), threads
         self._engines: dict[str, Engine] = {}
         self._detector: Detector | None = None
 

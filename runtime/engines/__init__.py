@@ -47,6 +47,13 @@ def check_engine_name(engine: str) -> str:
     return engine
 
 
+def check_precision(precision: str) -> str:
+    """`precision` if it is known, else EdgeageError."""
+    if precision not in PRECISIONS:
+        raise EdgeageError(f"unknown precision {precision!r}; choose {' or '.join(PRECISIONS)}")
+    return precision
+
+
 def choose_file(
     name: str, entry: EngineEntry, engine: str, precision: str, io: str | None = None
 ) -> EngineFile | None:
@@ -55,8 +62,7 @@ def choose_file(
     `io` asks for one I/O type; without it int8 I/O comes first, the form that NPUs run (the adapter
     quantises by the manifest's scales).
     """
-    if precision not in PRECISIONS:
-        raise EdgeageError(f"unknown precision {precision!r}; choose {' or '.join(PRECISIONS)}")
+    check_precision(precision)
     wanted = ENGINE_FORMATS[check_engine_name(engine)]
     fits = [file for file in entry.files if (file.format, file.precision) == (wanted, precision)]
     fits = sorted((file for file in fits if io in (None, file.io)), key=lambda file: file.io != "int8")

@@ -22,7 +22,10 @@ from edgeage.runtime.photo.resample import Matrix, apply, resample
 
 _INPUT = 128
 _FIRST_SCORE = 0.5  # a candidate worth a closer look
-_FINAL_SCORE = 0.6  # a face, seen upright and zoomed in
+# What makes a face, seen upright and zoomed in. Of 300 faces each, 1 in 100 of UTKFace's scores less than
+# 0.70, of LFW's less than 0.72. Small squares look at ten times as much that is no face.
+_FINAL_SCORE = 0.6
+_FINAL_SCORE_SMALL = 0.7
 _SAME_FACE = 0.3  # intersection over union above which two boxes are one face
 _INSIDE = 0.6  # share of the smaller box in a better one above which it is a part of that face
 _WORKING_SIDE = 1024  # the photo's longer side in the search; closer looks use all pixels
@@ -72,9 +75,10 @@ class Detector:
         Small faces are searched for if no others are found, or with `all_faces`.
         """
         working, scale = _shrink(photo)
-        faces = self._closer(photo, self._search(working, _SQUARES) * scale)
+        faces = self._closer(photo, self._search(working, _SQUARES) * scale, _FINAL_SCORE)
         if all_faces or not len(faces):
-            small = self._closer(photo, self._search(working, _SMALL_SQUARES) * scale)
+            candidates = self._search(working, _SMALL_SQUARES) * scale
+            small = self._closer(photo, candidates, _FINAL_SCORE_SMALL)
             faces = _distinct(np.concatenate([faces, small]))
         return sorted(map(_face, faces), key=lambda face: -face.size)
 
@@ -83,15 +87,15 @@ class Detector:
         found = [self._look(photo, view) for view in _views(photo.shape[1], photo.shape[0], squares)]
         return _distinct(np.concatenate(found))
 
-    def _closer(self, photo: NDArray[np.uint8], candidates: _Rows) -> _Rows:
-        """Candidates that are still faces when seen upright and zoomed in, placed anew."""
+    def _closer(self, photo: NDArray[np.uint8], candidates: _Rows, least: float) -> _Rows:
+        """Candidates that are still faces when seen upright and zoomed in (score >= `least`), placed anew."""
         faces = np.empty((0, 17))
         for candidate in candidates:
             for _ in range(2):  # the second look starts from the first one's exacter place
                 view = _upright(candidate)
                 seen = self._look(photo, view)
                 offset = np.hypot(*(seen[:, 1:3] - candidate[1:3]).T)
-                seen = seen[(seen[:, 0] >= _FINAL_SCORE) & (offset < candidate[3] / 2)]
+                seen = seen[(seen[:, 0] >= least) & (offset < candidate[3] / 2)]
                 if not len(seen):
                     break
                 candidate = seen[0]
