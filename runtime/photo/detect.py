@@ -84,7 +84,8 @@ class Detector:
 
     def _search(self, photo: NDArray[np.uint8], squares: tuple[float, ...]) -> _Rows:
         """Candidates from squares of several sizes laid over the photo."""
-        found = [self._look(photo, view) for view in _views(photo.shape[1], photo.shape[0], squares)]
+        views = _views(photo.shape[1], photo.shape[0], squares)
+        found = [self._look(photo, view, oversampling=1) for view in views]  # coarse: twice as fast
         return _distinct(np.concatenate(found))
 
     def _closer(self, photo: NDArray[np.uint8], candidates: _Rows, least: float) -> _Rows:
@@ -103,9 +104,9 @@ class Detector:
                 faces = np.concatenate([faces, candidate[None]])
         return _distinct(faces)
 
-    def _look(self, photo: NDArray[np.uint8], view: Matrix) -> _Rows:
+    def _look(self, photo: NDArray[np.uint8], view: Matrix, oversampling: int = 4) -> _Rows:
         """Candidates in the 128x128 picture that `view` cuts from the photo, in photo coordinates."""
-        picture = resample(photo, view, (_INPUT, _INPUT), fill=0)
+        picture = resample(photo, view, (_INPUT, _INPUT), fill=0, oversampling=oversampling)
         regressors, logits = self._network(picture[None].astype(np.float32) / np.float32(127.5) - 1)
         scores = 1 / (1 + np.exp(-np.clip(logits.reshape(-1).astype(np.float64), -80, 80)))
         keep = scores >= _FIRST_SCORE

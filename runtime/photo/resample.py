@@ -17,8 +17,6 @@ from PIL import Image
 Matrix = NDArray[np.float64]
 _Pixel = TypeVar("_Pixel", np.uint8, np.float32)
 
-_OVERSAMPLING = 4  # grid points per output pixel and axis at which box sampling is good enough
-
 
 def invert(matrix: Matrix) -> Matrix:
     """The affine transform that undoes `matrix`."""
@@ -33,19 +31,24 @@ def apply(matrix: Matrix, points: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def resample(
-    pixels: NDArray[_Pixel], source_of: Matrix, size: tuple[int, int], fill: int | None = None
+    pixels: NDArray[_Pixel],
+    source_of: Matrix,
+    size: tuple[int, int],
+    fill: int | None = None,
+    oversampling: int = 4,
 ) -> NDArray[_Pixel]:
     """Look up an output image of `size` (width, height) in `pixels` [H, W, 3].
 
     `source_of` maps output coordinates to coordinates of `pixels`. Outside of `pixels` the nearest border
     pixel is taken, or the constant `fill`. Where the transform shrinks, the source is averaged over each
-    output pixel's area; where it grows, it is interpolated bicubically.
+    output pixel's area; where it grows, it is interpolated bicubically. `oversampling`: grid points per
+    output pixel and axis that are left to that average, less is faster and coarser.
     Gives [height, width, 3] of the same type (uint8 rounded, float32 not).
     """
     step = math.sqrt(abs(np.linalg.det(source_of[:, :2])))  # source pixels per output pixel
     patch, source_of = _cut(pixels, source_of, size, step, fill)
-    # Strong shrinking: first average whole blocks (cheap), so that at most _OVERSAMPLING.. remain.
-    block = max(int(step / _OVERSAMPLING), 1)
+    # Strong shrinking: first average whole blocks (cheap), so that about `oversampling` remain.
+    block = max(int(step / oversampling), 1)
     if block > 1:
         patch = _per_channel(patch, lambda image: image.reduce(block))
         source_of = source_of / block
