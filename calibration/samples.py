@@ -97,6 +97,16 @@ def pick(
     return Samples(chosen, np.sort(np.array(validation_part, dtype=np.int64)), seed, digest.hexdigest())
 
 
+def balanced(groups: NDArray[np.int64], count: int, seed: int = 0) -> NDArray[np.int64]:
+    """Sorted indices of at most `count` images, as even over the groups as they allow."""
+    random = np.random.default_rng(seed)
+    quotas = _even_quotas(np.bincount(groups), min(count, len(groups)))
+    taken = [
+        random.permutation(np.flatnonzero(groups == group))[:quota] for group, quota in enumerate(quotas)
+    ]
+    return np.sort(np.concatenate(taken))
+
+
 def _share(dealt: int, validation: int, calibration: int) -> int:
     return dealt * validation // (validation + calibration)
 

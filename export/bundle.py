@@ -68,6 +68,7 @@ class Contents:
         checkpoint: hex SHA-256 of the checkpoint's weights.
         calibration: {"fingerprint", "count", "source"}.
         golden: arrays by key, e.g. "encoder/in/image" (see SPEC 2 and `golden_vectors`).
+        whole: figures of encoder and generator together (see `edgeage.export.end_to_end`).
     """
 
     name: str
@@ -79,6 +80,7 @@ class Contents:
     golden: dict[str, NDArray[Any]]
     licence: dict[str, str]
     data: dict[str, Any]
+    whole: dict[str, float]
 
     def operators(self) -> dict[str, dict[str, int]]:
         return {build.spec.name: build.operators for build in self.builds}
@@ -129,7 +131,10 @@ def _manifest(folder: Path, contents: Contents) -> Manifest:
             "calibration": contents.calibration,
         },
         tools={name: metadata.version(name) for name in TOOLS},
-        quality={build.spec.name: build.quality.to_dict() for build in contents.builds},
+        quality={
+            **{build.spec.name: build.quality.to_dict() for build in contents.builds},
+            "end_to_end": contents.whole,
+        },
         licence=contents.licence,
         data=contents.data,
     )

@@ -18,7 +18,7 @@ from edgeage.calibration.observers import Feeds, observe, session
 from edgeage.calibration.quantization import decide
 from edgeage.calibration.ranges import RangeTable
 from edgeage.errors import EdgeageError
-from edgeage.export import verify
+from edgeage.export import end_to_end, verify
 from edgeage.export.bundle import Build, Contents, check_target, write_bundle
 from edgeage.export.engines import EngineSpec, engine_specs
 from edgeage.export.lint import require_clean
@@ -33,7 +33,7 @@ from edgeage.runtime.manifest import Manifest
 from edgeage.train.checkpoint import Checkpoint
 
 Images = NDArray[np.uint8]
-VALIDATION = 60  # images that check the engines, at most
+VALIDATION = 120  # images that check the engines, at most
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ def export_bundle(
     seed: int = 0,
     force: bool = False,
     quiet: bool = False,
+    held_out: tuple[Images, NDArray[np.int64]] | None = None,
 ) -> Report:
     """Make a bundle of INT8 engines.
 
@@ -85,7 +86,8 @@ def export_bundle(
         name: of the model.
         source: kind of the images' source, e.g. "utkface", for the manifest and the terms.
         fingerprint: of the images' source.
-        count: number of calibration images; up to 60 others check the engines.
+        count: number of calibration images; up to 120 others check the engines.
+        held_out: images that training never saw and their groups; they check the engines, if given.
 
     Raises EdgeageError on bad input or if an engine fails a gate; `out` is then as it was.
     """
@@ -97,13 +99,17 @@ def export_bundle(
     chosen = samples.pick(
         groups,
         count=count,
-        validation=VALIDATION,
+        validation=0 if held_out else VALIDATION,
         seed=seed,
         data_fingerprint=fingerprint,
         names=profile.groups,
     )
     to_calibrate = network_images(images[chosen.calibration])
-    to_validate = network_images(images[chosen.validation])
+    checked_images, checked_groups = held_out or (images[chosen.validation], groups[chosen.validation])
+    if held_out:
+        rows = samples.balanced(checked_groups, VALIDATION, seed)
+        checked_images, checked_groups = checked_images[rows], checked_groups[rows]
+    to_validate = network_images(checked_images)
 
     with Steps(quiet=quiet) as steps:
         graphs: dict[str, onnx.ModelProto] = {}
@@ -137,6 +143,14 @@ def export_bundle(
             builds.append(build)
             golden.update(golden_vectors(build, graph, feeds_list[0]))
             clock.lap(f"write and verify {spec.name}")
+        whole = end_to_end.measure(
+            graphs,
+            {build.spec.name: build for build in builds},
+            to_validate,
+            checked_groups,
+            mean_faces(to_calibrate, groups[chosen.calibration], len(profile.groups)),
+        )
+        clock.lap("measure end to end")
 
     contents = Contents(
         name=name,
@@ -147,7 +161,8 @@ def export_bundle(
         calibration={"fingerprint": chosen.fingerprint, "count": len(to_calibrate), "source": source},
         golden=golden,
         licence=_licence(checkpoint, source),
-        data=_data(checkpoint, len(to_validate)),
+        data=_data(checkpoint, len(to_validate), seen=held_out is None),
+        whole=whole,
     )
     manifest = write_bundle(out, contents, force=force)
     clock.lap("write the bundle")
@@ -158,6 +173,12 @@ def export_bundle(
 def network_images(images: Images) -> NDArray[np.float32]:
     """uint8 RGB [n, S, S, 3] -> float32 [n, 3, S, S] in [-1, 1]."""
     return np.ascontiguousarray((images.astype(np.float32) / 127.5 - 1).transpose(0, 3, 1, 2))
+
+
+def mean_faces(images: NDArray[np.float32], groups: NDArray[np.int64], count: int) -> NDArray[np.float32]:
+    """[count, 3, S, S]: the mean image of each group; of all images for a group without any."""
+    means = [images[groups == group] for group in range(count)]
+    return np.stack([(found if len(found) else images).mean(axis=0) for found in means])
 
 
 def golden_vectors(build: Build, graph: onnx.ModelProto, feed: Feeds) -> dict[str, NDArray[Any]]:
@@ -260,7 +281,7 @@ def _licence(checkpoint: Checkpoint, source: str) -> dict[str, str]:
     }
 
 
-def _data(checkpoint: Checkpoint, validation_images: int) -> dict[str, Any]:
+def _data(checkpoint: Checkpoint, validation_images: int, *, seen: bool) -> dict[str, Any]:
     """What the checkpoint says it was trained on; what it does not say is "not recorded"."""
     training = checkpoint.meta.get("data", {})
     recipe = checkpoint.meta.get("recipe", {})
@@ -271,6 +292,7 @@ def _data(checkpoint: Checkpoint, validation_images: int) -> dict[str, Any]:
         "stage": checkpoint.meta.get("stage", "not recorded"),
         "step": checkpoint.meta.get("step", "not recorded"),
         "validation_images": validation_images,
+        "validation": "training may have seen them" if seen else "held out from training",
     }
 
 

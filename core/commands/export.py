@@ -30,7 +30,7 @@ Examples:
     "or procedural:COUNT.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder NAME.agebundle to make.")
-@click.option("--samples", default=300, show_default=True, help="Calibration images; up to 60 more check.")
+@click.option("--samples", default=300, show_default=True, help="Calibration images; up to 120 more check.")
 @click.option("--seed", default=0, show_default=True, help="Of the pick of the images.")
 @click.option("--name", help="Name of the model; that of the folder unless given.")
 @click.option("--force", is_flag=True, help="Replace the bundle if it exists.")
@@ -61,6 +61,12 @@ def command(
     trained = load_checkpoint(checkpoint)
     quiet = quiet or as_json
     faces = open_source(calibration, image_size=trained.profile.image_size, progress=not quiet)
+    data, recipe = trained.meta.get("data", {}), trained.meta.get("recipe", {})
+    held_out = None
+    if data.get("fingerprint") == faces.fingerprint and recipe.get("validation"):
+        # the same split as in training: what it never saw checks the engines
+        faces, unseen = faces.split(recipe["seed"], (1 - recipe["validation"], recipe["validation"]))
+        held_out = unseen.images, unseen.groups
     report = export_bundle(
         trained,
         faces.images,
@@ -73,6 +79,7 @@ def command(
         seed=seed,
         force=force,
         quiet=quiet,
+        held_out=held_out,
     )
     if as_json:
         click.echo(json.dumps(report.to_dict()))
@@ -104,7 +111,14 @@ def _print(report: Report) -> None:
         "LSB, mean: difference in output codes to the Q/DQ twin (float I/O: to the file with int8 I/O)"
     )
     click.echo("SQNR: output against INT8 error in dB; varying: of what differs between inputs")
-    for engine, quality in report.manifest.quality.items():
+    whole = report.manifest.quality["end_to_end"]
+    click.echo(
+        f"reconstruction of {whole['count']:.0f} faces ({report.manifest.data['validation']}): "
+        f"PSNR float {whole['psnr_float_db']:.2f} dB, INT8 {whole['psnr_int8_db']:.2f} dB, "
+        f"mean face of the group {whole['psnr_mean_face_db']:.2f} dB"
+    )
+    for engine in report.manifest.engines:
+        quality = report.manifest.quality[engine]
         if quality["sqnr_varying_db"] < _FAINT:
             click.echo(
                 f"warning: the {engine} says nearly the same of every input, and INT8 leaves "

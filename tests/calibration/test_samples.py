@@ -58,3 +58,11 @@ def test_poor_sets_are_refused(groups: list[int], options: dict[str, int], messa
 def test_a_missing_group_can_be_allowed() -> None:
     groups = np.tile(np.arange(5), 60)
     assert len(samples.pick(groups, allow_missing=True).calibration) == 250
+
+
+def test_balanced_takes_evenly_and_no_more_than_there_is() -> None:
+    groups = np.array([0] * 50 + [1] * 3 + [2] * 50)
+    rows = samples.balanced(groups, 33, seed=1)
+    assert np.bincount(groups[rows]).tolist() == [15, 3, 15]
+    assert len(set(rows.tolist())) == 33
+    assert len(samples.balanced(groups, 1000)) == 103

@@ -15,7 +15,7 @@ from edgeage.calibration.ranges import read_tables
 from edgeage.commands.export import command
 from edgeage.errors import EdgeageError
 from edgeage.export import verify
-from edgeage.export.pipeline import Report, export_bundle
+from edgeage.export.pipeline import Report, export_bundle, mean_faces
 from edgeage.files import sha256
 from edgeage.groups import AGE_GROUPS
 from edgeage.runtime.bundle import open_bundle
@@ -81,7 +81,8 @@ def test_golden_vectors_are_what_the_files_compute(report: Report) -> None:
 
 
 def test_quality_is_measured_and_the_card_says_what_was_not(report: Report) -> None:
-    for engine, quality in report.manifest.quality.items():
+    for engine in report.manifest.engines:
+        quality = report.manifest.quality[engine]
         assert quality["lsb_max"] <= verify.MAX_LSB[engine][1]
         assert quality["count"] == (5 if engine == "generator_all" else 30)
         assert ("psnr_db" in quality) == engine.startswith("generator")
@@ -90,6 +91,38 @@ def test_quality_is_measured_and_the_card_says_what_was_not(report: Report) -> N
     assert "no terms of others" in card
     assert report.manifest.lineage["checkpoint"] in card
     assert "TRANSPOSE" not in card
+
+
+def test_the_whole_chain_is_measured_beside_what_no_model_gives(report: Report, tiny_images: Faces) -> None:
+    whole = report.manifest.quality["end_to_end"]
+    assert whole["count"] == 30
+    # INT8 follows the float chain; random weights rebuild nothing, which the mean face shows
+    assert abs(whole["psnr_int8_db"] - whole["psnr_float_db"]) < 1
+    assert whole["aging_int8_levels"] == pytest.approx(whole["aging_float_levels"], rel=0.2)
+    assert whole["psnr_mean_face_db"] > whole["psnr_float_db"] - 3
+    assert report.manifest.data["validation"] == "training may have seen them"
+
+
+def test_held_out_images_check_the_engines(tiny_folder: Path, tiny_images: Faces, tmp_path: Path) -> None:
+    images, groups = tiny_images
+    report = export_bundle(
+        load_checkpoint(tiny_folder),
+        images[:150],
+        groups[:150],
+        tmp_path / "x.agebundle",
+        **OPTIONS,
+        held_out=(images[150:], groups[150:]),
+    )
+    assert report.manifest.lineage["calibration"]["count"] == 150
+    assert report.manifest.quality["encoder"]["count"] == 30
+    assert report.manifest.data["validation"] == "held out from training"
+    assert "held out from training" in (tmp_path / "x.agebundle/MODEL_CARD.md").read_text()
+
+
+def test_mean_faces_are_means_by_group() -> None:
+    images = np.arange(4, dtype=np.float32).reshape(4, 1, 1, 1)
+    means = mean_faces(images, np.array([0, 0, 2, 2]), 3)
+    assert means.ravel().tolist() == [0.5, 1.5, 2.5]  # no image of group 1: the mean of all
 
 
 def test_the_same_checkpoint_and_images_give_the_same_files(
