@@ -1,22 +1,23 @@
 # make demo    age the sample photo with the shipped model in an environment of its own
 # make test    linters, types and the whole suite in a development environment
-# make clean   remove both environments and what they made
+# make clean   remove the environments and what they made
 # PYTHON=python3.12 make ...  uses another interpreter
 
 PYTHON ?= python3
 DEMO := .venv-demo
 DEV := .venv
+TFLITE := .venv-tflite-runtime
 PIP := -m pip install --quiet --disable-pip-version-check
 CONSTRAINTS := constraints.txt
 SETUP := setup.cfg pyproject.toml $(CONSTRAINTS)
 FOLDERS := core runtime calibration train export
 FILES := $(sort $(shell find $(FOLDERS) -type f -not -path '*/__pycache__/*' -not -name '*.pyc'))
 
-.PHONY: demo test check lint types suite dev clean FORCE
+.PHONY: demo test check lint types suite tflite-runtime dev clean FORCE
 
 demo: $(DEMO)/.ready
 	$(DEMO)/bin/edgeage age docs/samples/astronaut.jpg \
-		--bundle models/edge64.agebundle --out demo-output --force
+		--from 30-39 --bundle models/edge64.agebundle --out demo-output --force
 
 # A plain installation, as a user has it; made again when a file of the package changes. setuptools
 # would take files that are gone from build/lib; what else is in build/ belongs to the other environment.
@@ -27,7 +28,7 @@ $(DEMO)/.ready: $(SETUP) $(FILES)
 	rm -rf build/lib build/bdist.*
 	touch $@
 
-test: check suite
+test: check suite tflite-runtime
 
 check: lint types
 
@@ -40,6 +41,21 @@ types: $(DEV)/.ready
 
 suite: $(DEV)/.ready
 	$(DEV)/bin/python -m pytest
+
+# The shipped engines in tflite-runtime 2.14, whose last wheel wants NumPy 1 and Python 3.11 at most.
+tflite-runtime:
+	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 12))'; then \
+		$(MAKE) --no-print-directory $(TFLITE)/.ready && \
+		$(TFLITE)/bin/python -m pytest tests/shipped; \
+	else echo 'tflite-runtime: NOT RUN, it has no wheel for this Python (3.11 is the last)'; fi
+
+$(TFLITE)/.ready: $(SETUP) constraints-tflite-runtime.txt $(FILES)
+	$(PYTHON) -m venv $(TFLITE)
+	rm -rf build/lib build/bdist.*
+	$(TFLITE)/bin/python $(PIP) ".[tflite-runtime]" pytest \
+		--constraint constraints-tflite-runtime.txt
+	rm -rf build/lib build/bdist.*
+	touch $@
 
 dev: $(DEV)/.ready
 
@@ -57,4 +73,4 @@ $(DEV)/bin/python:
 	$(PYTHON) -m venv $(DEV)
 
 clean:
-	rm -rf $(DEMO) $(DEV) demo-output build dist edgeage.egg-info
+	rm -rf $(DEMO) $(DEV) $(TFLITE) demo-output build dist edgeage.egg-info

@@ -59,6 +59,7 @@ def command(
 ) -> None:
     """Age the face in PHOTO and write one PNG per age group and a strip of them all."""
     from edgeage.groups import parse_group
+    from edgeage.native_output import without_native_info
     from edgeage.runtime.photo.write import STRIP, check_output, photo_name, write_photos
     from edgeage.runtime.session import load
 
@@ -66,7 +67,8 @@ def command(
     names = session.profile.groups
     chosen = names if groups is None else [names[parse_group(text, names)] for text in groups.split(",")]
     check_output(out, [*map(photo_name, chosen), STRIP], force=force)  # before the work, not after
-    result = session.age(photo, chosen, mode, source, strength, all_faces)
+    with without_native_info():
+        result = session.age(photo, chosen, mode, source, strength, all_faces)
     start = time.perf_counter()
     paths = write_photos(out, result.photo, result.aged, [face.box for face in result.faces], force=force)
     write_ms = (time.perf_counter() - start) * 1e3

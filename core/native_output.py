@@ -1,0 +1,32 @@
+"""What native libraries write to stderr behind Python's back."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def without_native_info() -> Iterator[None]:
+    """Leave out the lines "INFO: ..." that the block's native code writes; everything else still appears.
+
+    LiteRT announces its delegate there and has no switch for it; an error would then not be one line.
+    The lines appear when the block ends. For command lines only: the whole process is affected.
+    """
+    sys.stderr.flush()
+    real = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(real, 2)
+            os.close(real)
+            held.seek(0)
+            for line in held:
+                if not line.startswith(b"INFO:"):
+                    os.write(2, line)
