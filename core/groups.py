@@ -30,8 +30,8 @@ def parse_group(text: str, groups: Sequence[str] = AGE_GROUPS) -> int:
     if text.isdigit() and tuple(groups) == AGE_GROUPS:
         return int(group_of(int(text)))
     close = get_close_matches(text, groups, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise EdgeageError(f"unknown age group {text!r}{hint} The groups are {', '.join(groups)}.")
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    raise EdgeageError(f"unknown age group {text!r}{hint}; the groups are {', '.join(groups)}")
 
 
 def one_hot(indices: Iterable[int], count: int = len(AGE_GROUPS)) -> NDArray[np.float32]:

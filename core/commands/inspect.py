@@ -56,14 +56,19 @@ def _show(bundle: Bundle) -> None:
     )
     note = manifest.refinement.get("note", "")
     console.print(f"refinement: K={manifest.refinement['steps']} {note}", highlight=False)
-    table = Table("engine", Column("file", overflow="fold"), "precision", "I/O", "MB", "scales (zero point)")
+    table = Table(Column("file", no_wrap=True), "form", "I/O", Column("MB", justify="right"))
+    scales: dict[str, dict[str, str]] = {}
     for name, entry in manifest.engines.items():
         for file in entry.files:
-            ports = [port for port in (*file.inputs, *file.outputs) if port.scale is not None]
-            scales = ", ".join(f"{port.name} {port.scale:.6g} ({port.zero_point})" for port in ports)
-            size = f"{sizes[file.file] / 1e6:.2f}"
-            table.add_row(name, file.file, f"{file.precision} {file.format}", file.io, size, scales)
+            form, size = f"{file.precision} {file.format}", f"{sizes[file.file] / 1e6:.2f}"
+            table.add_row(file.file, form, file.io, size)
+            scales.setdefault(name, {}).update(
+                (port.name, f"{port.scale:.6g} * (code - {port.zero_point})")
+                for port in (*file.inputs, *file.outputs)
+                if port.scale is not None
+            )
     console.print(table)
+    _tree(console, "int8 inputs and outputs, real value", scales)
     _tree(console, "quality", manifest.quality)
     _tree(console, "lineage", manifest.lineage)
     _tree(console, "data", manifest.data)
@@ -77,13 +82,19 @@ def _tree(console: Console, title: str, values: dict[str, Any]) -> None:
         console.print(f"  {key}: {value}", highlight=False, markup=False)
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Nested mappings as ("a.b.c", value) rows; hashes cut to what a reader compares."""
-    rows: list[tuple[str, Any]] = []
+    rows: list[tuple[str, str]] = []
     for key, value in values.items():
         if isinstance(value, dict):
             rows += _flat(value, f"{prefix}{key}.")
         else:
-            short = isinstance(value, str) and len(value) == 64 and " " not in value
-            rows.append((f"{prefix}{key}", f"{value[:12]}..." if short else value))
+            rows.append((f"{prefix}{key}", _brief(value)))
     return rows
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    is_hash = isinstance(value, str) and len(value) == 64 and " " not in value
+    return f"{value[:12]}..." if is_hash else str(value)

@@ -48,9 +48,9 @@ def open_source(
     kind, colon, where = text.partition(":")
     if kind not in KINDS or not colon or not where:
         close = get_close_matches(kind, KINDS, n=1)
-        hint = f"; did you mean {close[0]}:...?" if close and kind not in KINDS else ""
+        hint = f" (did you mean {close[0]}:...?)" if close and kind not in KINDS else ""
         raise EdgeageError(
-            f"unknown source of faces {text!r}{hint} Give utkface:FOLDER or .tar, imdb-wiki:FILE.mat, "
+            f"unknown source of faces {text!r}{hint}; give utkface:FOLDER or .tar, imdb-wiki:FILE.mat, "
             "csv:FILE.csv or procedural:COUNT"
         )
     if image_size < 8:
