@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -28,15 +29,11 @@ def faces_tar() -> Path:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Skips for want of data are written out even in quiet runs."""
-    skipped = [
-        report
+    """What did not run for want of data or devices is written out even in quiet runs."""
+    reasons = Counter(
+        text[text.index("SKIPPED") :]
         for report in terminalreporter.stats.get("skipped", [])
-        if "LACK OF FACES" in str(report.longrepr)
-    ]
-    if skipped:
-        terminalreporter.write_line(
-            f"{len(skipped)} test(s) on real faces did NOT run: no ../shared/data/utkface128.tar; "
-            "set EDGEAGE_FACES to a UTKFace .tar",
-            yellow=True,
-        )
+        if isinstance(report.longrepr, tuple) and "SKIPPED" in (text := report.longrepr[2])
+    )
+    for reason, count in reasons.items():
+        terminalreporter.write_line(f"{count} test(s) did NOT run: {reason}", yellow=True)

@@ -162,6 +162,17 @@ def test_a_foreign_teacher_is_refused(tmp_path: Path):
         Teacher(path)
 
 
+@pytest.mark.gpu
+def test_all_stages_run_on_cuda_and_resume(tmp_path: Path, tiny_recipe: str):
+    if not torch.cuda.is_available():
+        pytest.skip("SKIPPED FOR LACK OF A CUDA DEVICE")
+    recipe = load_recipe(tiny_recipe)
+    train(recipe, options(tmp_path / "run", device="cuda", until=9))
+    train(recipe, options(tmp_path / "run", device="cuda"))
+    assert json.loads((tmp_path / "run/checkpoint/checkpoint.json").read_text())["stage"] == 4
+    assert all(value.isfinite().all() for value in tensors(tmp_path / "run").values())
+
+
 def test_no_cuda_is_said(tmp_path: Path, tiny_recipe: str):
     if torch.cuda.is_available():
         pytest.skip("a CUDA device is here")
