@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from edgeage.calibration.observers import Feeds, session
 from edgeage.calibration.quantization import Quantization
 from edgeage.errors import EdgeageError
+from edgeage.runtime.engines.ports import quantize
 from edgeage.runtime.manifest import Port
 
 # Difference in output codes that two right implementations may show: (99.9th percentile, largest).
@@ -87,8 +88,8 @@ def nchw_array(array: NDArray[np.generic]) -> NDArray[np.generic]:
 
 
 def to_codes(values: NDArray[np.float32], scale: np.float32) -> NDArray[np.int8]:
-    """int8 codes of real values, symmetric, rounded half to even, saturated."""
-    return np.clip(np.rint(values / scale), -128, 127).astype(np.int8)
+    """int8 codes of real values, as the runtime makes them; zero point 0."""
+    return quantize(values, float(scale), 0)
 
 
 def operators(data: bytes) -> Counter[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from edgeage.errors import EdgeageError
 from edgeage.runtime.engines import Feeds
 from edgeage.runtime.engines.packages import require
-from edgeage.runtime.engines.ports import check_feeds, from_file, to_file
+from edgeage.runtime.engines.ports import from_file, to_file
 from edgeage.runtime.manifest import EngineEntry, EngineFile
 
 _MODULES = {"litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_runtime.interpreter"}
@@ -48,17 +48,7 @@ class TfliteEngine:
         self.description = f"{file.file} in {package}, {file.precision}, {file.io} I/O, {_plural(threads)}"
 
     def run(self, feeds: Feeds) -> Feeds:
-        check_feeds(feeds, self.inputs)
-        layout = self._file.layout
-        stored = {
-            inside.name: to_file(feeds[port.name], inside, layout)
-            for port, inside in zip(self.inputs, self._file.inputs, strict=True)
-        }
-        results = self._run(**stored)
-        return {
-            port.name: from_file(results[inside.name], inside, layout)
-            for port, inside in zip(self.outputs, self._file.outputs, strict=True)
-        }
+        return from_file(self._run(**to_file(feeds, self.inputs, self._file)), self.outputs, self._file)
 
 
 def _check_ports(file: EngineFile, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:

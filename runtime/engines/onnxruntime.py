@@ -12,7 +12,7 @@ import numpy as np
 from edgeage.errors import EdgeageError
 from edgeage.runtime.engines import Feeds
 from edgeage.runtime.engines.packages import require
-from edgeage.runtime.engines.ports import check_feeds, from_file, to_file
+from edgeage.runtime.engines.ports import from_file, to_file
 from edgeage.runtime.manifest import EngineEntry, EngineFile
 
 # One op, y = QuantizeLinear(x: float16 [8], scale 0.5, zero point 0) -> int8, as ONNX (opset 19, IR 9).
@@ -74,14 +74,6 @@ class OnnxEngine:
         self.description = f"{file.file} in {package}, {file.precision}, {plural}"
 
     def run(self, feeds: Feeds) -> Feeds:
-        check_feeds(feeds, self.inputs)
-        layout = self._file.layout
-        stored = {
-            inside.name: to_file(feeds[port.name], inside, layout)
-            for port, inside in zip(self.inputs, self._file.inputs, strict=True)
-        }
-        results = self._session.run([port.name for port in self._file.outputs], stored)
-        return {
-            port.name: from_file(values, inside, layout)
-            for port, inside, values in zip(self.outputs, self._file.outputs, results, strict=True)
-        }
+        names = [port.name for port in self._file.outputs]
+        results = self._session.run(names, to_file(feeds, self.inputs, self._file))
+        return from_file(dict(zip(names, results, strict=True)), self.outputs, self._file)

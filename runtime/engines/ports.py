@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgeage.errors import EdgeageError
 from edgeage.runtime.engines import Feeds
-from edgeage.runtime.manifest import FilePort, Port
+from edgeage.runtime.manifest import EngineFile, FilePort, Port
 
 
 def quantize(values: NDArray[np.float32], scale: float, zero_point: int) -> NDArray[np.int8]:
@@ -41,8 +42,24 @@ def check_feeds(feeds: Feeds, ports: tuple[Port, ...]) -> None:
             raise EdgeageError(f"the engine's input {port.name} holds NaN or infinity")
 
 
-def to_file(values: NDArray[np.float32], port: FilePort, layout: str) -> NDArray[Any]:
-    """One input as the file stores it."""
+def to_file(feeds: Feeds, ports: tuple[Port, ...], file: EngineFile) -> dict[str, NDArray[Any]]:
+    """The contract's inputs as `file` stores them, by its own names; EdgeageError as `check_feeds`."""
+    check_feeds(feeds, ports)
+    return {
+        stored.name: _store(feeds[port.name], stored, file.layout)
+        for port, stored in zip(ports, file.inputs, strict=True)
+    }
+
+
+def from_file(results: Mapping[str, NDArray[Any]], ports: tuple[Port, ...], file: EngineFile) -> Feeds:
+    """What `file` gave, by its own names, as the contract's outputs."""
+    return {
+        port.name: _restore(results[stored.name], stored, file.layout)
+        for port, stored in zip(ports, file.outputs, strict=True)
+    }
+
+
+def _store(values: NDArray[np.float32], port: FilePort, layout: str) -> NDArray[Any]:
     if layout == "NHWC" and values.ndim == 4:
         values = values.transpose(0, 2, 3, 1)
     if port.dtype == "int8":
@@ -52,8 +69,7 @@ def to_file(values: NDArray[np.float32], port: FilePort, layout: str) -> NDArray
     return np.ascontiguousarray(values)
 
 
-def from_file(stored: NDArray[Any], port: FilePort, layout: str) -> NDArray[np.float32]:
-    """One output as the contract gives it."""
+def _restore(stored: NDArray[Any], port: FilePort, layout: str) -> NDArray[np.float32]:
     if port.dtype == "int8":
         assert port.scale is not None
         assert port.zero_point is not None

@@ -22,7 +22,7 @@ from edgeage.runtime.engines import onnxruntime as onnxruntime_engine
 from edgeage.runtime.engines import open_engine, packages
 from edgeage.runtime.engines.packages import require, version_numbers
 from edgeage.runtime.engines.ports import dequantize, from_file, quantize, to_file
-from edgeage.runtime.manifest import EngineEntry, EngineFile, FilePort, Manifest, engine_ports
+from edgeage.runtime.manifest import EngineEntry, EngineFile, FilePort, Manifest, Port, engine_ports
 
 reals = hnp.arrays(np.float32, (7,), elements=st.floats(-1e4, 1e4, width=32, allow_subnormal=False))
 
@@ -44,14 +44,18 @@ def test_halves_go_to_even_and_ends_saturate() -> None:
 
 
 def test_image_ports_change_layout_and_others_do_not() -> None:
-    image = np.arange(24, dtype=np.float32).reshape(1, 3, 2, 4)
-    port = FilePort("image", (1, 2, 4, 3), "float32")
-    stored = to_file(image, port, "NHWC")
-    assert stored.shape == port.shape
-    assert stored.flags.c_contiguous
-    assert np.array_equal(from_file(stored, port, "NHWC"), image)
-    z = np.ones((1, 5), np.float32)
-    assert to_file(z, FilePort("z", (1, 5), "float32"), "NHWC").shape == (1, 5)
+    ports = Port("image", (1, 3, 2, 4)), Port("z", (1, 5))
+    stored_ports = FilePort("image", (1, 2, 4, 3), "float32"), FilePort("z", (1, 5), "float32")
+    file = EngineFile("x", "tflite", "float32", "float32", "NHWC", "x", stored_ports, stored_ports)
+    feeds = {
+        "image": np.arange(24, dtype=np.float32).reshape(1, 3, 2, 4),
+        "z": np.ones((1, 5), np.float32),
+    }
+    stored = to_file(feeds, ports, file)
+    assert [stored[port.name].shape for port in stored_ports] == [(1, 2, 4, 3), (1, 5)]
+    assert stored["image"].flags.c_contiguous
+    back = from_file(stored, ports, file)
+    assert all(np.array_equal(back[name], feeds[name]) for name in feeds)
 
 
 @pytest.mark.parametrize(
