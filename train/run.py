@@ -80,7 +80,8 @@ def train(recipe: Recipe, options: RunOptions, say: Callable[[str], None] = prin
     say(faces.report())
     if len(faces) < LEAST_FACES:
         raise EdgeageError(f"{options.source} has {len(faces)} usable faces; training needs {LEAST_FACES}")
-    refuse_changed_data(faces, run)
+    if resumed:
+        refuse_changed_data(faces, run)
     training, validation = faces.split(recipe.seed, (1 - recipe.validation, recipe.validation))
     embeddings = None if teacher is None else teacher_embeddings(teacher, training, run, options.progress)
 
@@ -94,6 +95,7 @@ def train(recipe: Recipe, options: RunOptions, say: Callable[[str], None] = prin
         validation=fixed_validation(validation, device),
         device=device,
         teacher=teacher,
+        progress=options.progress,
     )
     write_story(recipe, faces, run, options)
     meta = {
@@ -227,14 +229,13 @@ def refuse_changed_recipe(recipe: Recipe, run: Path) -> bool:
 
 
 def refuse_changed_data(faces: Faces, run: Path) -> None:
-    story = run / "data.json"
-    if story.exists() and (run / "checkpoint").exists():
-        old = read_json(story, "data description of this run")
-        if old.get("fingerprint") != faces.fingerprint:
-            raise EdgeageError(
-                f"{run} was begun on other data ({old.get('faces')} faces, now {len(faces)}); "
-                f"choose another --out or bring the same data back"
-            )
+    """EdgeageError unless the run that is resumed was begun on these faces."""
+    old = read_json(run / "data.json", "data description of this run")
+    if old.get("fingerprint") != faces.fingerprint:
+        raise EdgeageError(
+            f"{run} was begun on other data ({old.get('faces')} faces, now {len(faces)}); "
+            f"choose another --out or bring the same data back"
+        )
 
 
 def write_story(recipe: Recipe, faces: Faces, run: Path, options: RunOptions) -> None:

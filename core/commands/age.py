@@ -82,7 +82,7 @@ def command(
     _show(result, session, write_ms)
     for warning in result.warnings:
         click.echo(f"note: {warning}", err=True)
-    click.echo(f"{len(paths) - 1} photos: {out}{'/'}age-GROUP.png")
+    click.echo(f"{len(paths) - 1} photos: {out}/age-GROUP.png")
     click.echo(f"strip:    {paths[-1]}")
 
 

@@ -26,6 +26,7 @@ class Context:
         averages: exponential moving averages of networks, which stand for them outside of training.
         sampler: the training faces; validation: fixed images [n, 3, S, S] and their groups.
         learned: names of the networks that a stage of this run has trained to its end.
+        progress: whether a stage's long preparations show a bar.
     """
 
     spec: NetworkProfile
@@ -36,6 +37,7 @@ class Context:
     teacher: Teacher | None = None
     averages: dict[str, nn.Module] = field(default_factory=dict)
     learned: set[str] = field(default_factory=set)
+    progress: bool = False
 
     def best(self, name: str) -> nn.Module:
         """The averaged network if there is one, else the network itself."""

@@ -124,5 +124,6 @@ def generated_pool(context: Context, count: int) -> tuple[Tensor, Tensor]:
             images = generator(latent, context.one_hot(torch.where(keep, batch.groups, other)))
         pixels.append(((images + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu())
     pool = torch.cat(pixels)
-    labels = context.teacher.embed(to_images(pool), progress="Teacher on generated faces")
+    shown = "Teacher on generated faces" if context.progress else None
+    labels = context.teacher.embed(to_images(pool), progress=shown)
     return pool, torch.from_numpy(labels)
