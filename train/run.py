@@ -82,7 +82,7 @@ def train(recipe: Recipe, options: RunOptions, say: Callable[[str], None] = prin
         raise EdgeageError(f"{options.source} has {len(faces)} usable faces; training needs {LEAST_FACES}")
     if resumed:
         refuse_changed_data(faces, run)
-    training, validation = faces.split(recipe.seed, (1 - recipe.validation, recipe.validation))
+    training, validation, _ = recipe.split(faces)
     embeddings = None if teacher is None else teacher_embeddings(teacher, training, run, options.progress)
 
     torch.manual_seed(recipe.seed)

@@ -56,6 +56,7 @@ def command(
     from edgeage.export.pipeline import export_bundle
     from edgeage.train.checkpoint import load_checkpoint
     from edgeage.train.data import open_source
+    from edgeage.train.recipes.schema import parse_recipe
 
     check_target(out, force=force)
     trained = load_checkpoint(checkpoint)
@@ -63,9 +64,9 @@ def command(
     faces = open_source(calibration, image_size=trained.profile.image_size, progress=not quiet)
     data, recipe = trained.meta.get("data", {}), trained.meta.get("recipe", {})
     held_out = None
-    if data.get("fingerprint") == faces.fingerprint and recipe.get("validation"):
+    if data.get("fingerprint") == faces.fingerprint:
         # the same split as in training: what it never saw checks the engines
-        faces, unseen = faces.split(recipe["seed"], (1 - recipe["validation"], recipe["validation"]))
+        faces, unseen, _ = parse_recipe(recipe).split(faces)
         held_out = unseen.images, unseen.groups
     report = export_bundle(
         trained,

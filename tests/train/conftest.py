@@ -45,6 +45,6 @@ def tiny_profile(tmp_path: Path) -> str:
 @pytest.fixture
 def tiny_recipe(tmp_path: Path, tiny_profile: str) -> str:
     path = tmp_path / "tiny-recipe.json"
-    recipe = {"name": "tiny", "profile": tiny_profile, "validation": 0.2, "stages": STAGES}
+    recipe = {"name": "tiny", "profile": tiny_profile, "validation": 0.2, "test": 0.2, "stages": STAGES}
     path.write_text(json.dumps(recipe), encoding="utf-8")
     return str(path)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from edgeage.errors import EdgeageError
+from edgeage.train.data import Faces
 from edgeage.train.profiles.schema import read_data_file
 
 Positive = Annotated[int, msgspec.Meta(gt=0)]
@@ -90,13 +91,21 @@ AnyStage = Cgan | InitialLatent | Identity | Perceptual | Recogniser | Joint
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A training run: `profile` names the networks, `stages` run in order."""
+    """A training run: `profile` names the networks, `stages` run in order.
+
+    `validation` and `test` are the shares of the faces that training never sees.
+    """
 
     name: str
     profile: str
     stages: tuple[AnyStage, ...]
     seed: int = 0
-    validation: Share = 0.03
+    validation: Share = 0.01
+    test: Share = 0.02
+
+    def split(self, faces: Faces) -> tuple[Faces, ...]:
+        """(training, validation, test): choices are made on validation, figures are reported on test."""
+        return faces.split(self.seed, (1 - self.validation - self.test, self.validation, self.test))
 
     @property
     def needs_teacher(self) -> bool:
@@ -104,6 +113,14 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             isinstance(stage, Perceptual) or (isinstance(stage, Recogniser) and stage.target == "teacher")
             for stage in self.stages
         )
+
+
+def parse_recipe(fields: dict[str, Any]) -> Recipe:
+    """A recipe as a checkpoint's description carries it; EdgeageError if this version cannot read it."""
+    try:
+        return msgspec.convert(fields, Recipe)
+    except msgspec.ValidationError as error:
+        raise EdgeageError(f"the checkpoint's recipe is not valid here: {error}") from None
 
 
 def load_recipe(name: str) -> Recipe:
