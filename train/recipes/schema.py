@@ -70,7 +70,12 @@ class Recogniser(Stage, kw_only=True, tag="recogniser"):
 
 
 class Joint(Stage, kw_only=True, tag="joint"):
-    """E and G from the start together (FINDINGS, section 6); weights of the terms of one sum."""
+    """E and G together; weights of the terms of one sum.
+
+    `smoothness` is the total variation of the age difference, `colour` its mean absolute chroma (age
+    moves light more than hue: without it casts appear that only the age head likes). `diff_augment`
+    shows D varied faces, real and generated alike (Zhao et al. 2020).
+    """
 
     pixel: float = 5.0
     features: float = 1.0
@@ -79,6 +84,8 @@ class Joint(Stage, kw_only=True, tag="joint"):
     aged_identity: float = 0.7
     adversarial: float = 0.25
     smoothness: float = 1.0
+    colour: float = 0.0
+    diff_augment: bool = False
     latent_noise: float = 0.1
     aging_from: Share = 0.15
     discriminator_learning_rate: float = 1e-3

@@ -37,7 +37,8 @@ class JointStage(Stage):
         latent = self.trained["encoder"](batch.images)
         latent = latent + options.latent_noise * torch.randn_like(latent)
         progress = step / options.steps
-        strength = min(1.0, max(0.0, (progress - options.aging_from) / RAMP))
+        ramp = RAMP if options.aging_from else 0.0  # a stage that ages from its first step goes on from one
+        strength = min(1.0, (progress - options.aging_from) / ramp) if ramp else 1.0
         if progress < options.aging_from:
             rebuilt = self.trained["generator"](latent, batch.conditions)
             total, losses = self.reconstruction(batch, rebuilt)
@@ -91,11 +92,15 @@ class JointStage(Stage):
         aged_identity, aged_age, _ = self.perceptual(vary(output))
         losses["age"] = F.cross_entropy(aged_age, wanted_groups, label_smoothing=0.1)
         losses["aged_identity"] = 1 - (aged_identity * identity).sum(1).mean()
-        losses["adversarial"] = generator_loss("logistic", self.trained["discriminator"](output, wanted))
+        losses["adversarial"] = generator_loss(
+            "logistic", self.trained["discriminator"](self.shown(output), wanted)
+        )
         losses["smoothness"] = total_variation(difference)
+        losses["colour"] = chroma(difference).abs().mean()
         total = (
             total
             + options.smoothness * losses["smoothness"]
+            + options.colour * losses["colour"]
             + strength
             * (
                 options.age * losses["age"]
@@ -107,20 +112,30 @@ class JointStage(Stage):
         losses["discriminator"] = self.discriminator_step(step, batch, output.detach(), wanted, losses)
         return losses
 
+    def shown(self, images: Tensor) -> Tensor:
+        """What D sees of some images."""
+        return vary(images) if self.options.diff_augment else images
+
     def discriminator_step(
         self, step: int, batch: Batch, output: Tensor, wanted: Tensor, losses: dict[str, Tensor]
     ) -> Tensor:
         options, discriminator = self.options, self.trained["discriminator"]
         penalise = step % options.r1_every == 0
-        real = batch.images[-len(output) :].detach().requires_grad_(penalise)
+        real = self.shown(batch.images[-len(output) :]).detach().requires_grad_(penalise)
         logits = discriminator(real, batch.conditions[-len(output) :])
-        loss = adversarial_losses("logistic", logits, discriminator(output, wanted))
+        loss = adversarial_losses("logistic", logits, discriminator(self.shown(output), wanted))
         total = loss
         if penalise:
             losses["r1"] = r1_penalty(logits, real)
             total = loss + options.r1_every * options.r1_gamma / 2 * losses["r1"]
         self.update("discriminator", total)
         return loss
+
+
+def chroma(images: Tensor) -> Tensor:
+    """Images without their luma (Rec. 601 weights), same shape."""
+    luma = torch.tensor([0.299, 0.587, 0.114], device=images.device, dtype=images.dtype)
+    return images - torch.einsum("nchw,c->nhw", images, luma)[:, None]
 
 
 def total_variation(images: Tensor) -> Tensor:
