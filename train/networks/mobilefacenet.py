@@ -143,7 +143,8 @@ def start_from(
         # each cell of the student covers several of the published net: the sum must stay
         area = float(np.linalg.det(placement[:, :2])) * published.summary.weight.shape[-1] ** 2 / cells**2
         student.summary.weight.copy_(kernel.transpose(0, 1) * area)
-        assert student.summary.bias is not None and published.summary.bias is not None
+        assert student.summary.bias is not None
+        assert published.summary.bias is not None
         student.summary.bias.copy_(published.summary.bias)
         student.embedding.weight.copy_(basis.T @ published.embedding.weight)
         student.embedding.bias.copy_(basis.T @ published.embedding.bias)
