@@ -7,6 +7,7 @@ from torch import nn
 from edgeage.train.networks.discriminator import build_discriminator
 from edgeage.train.networks.encoder import Encoder
 from edgeage.train.networks.generator import Generator
+from edgeage.train.networks.mobilefacenet import MobileFaceNet
 from edgeage.train.networks.recogniser import MobileRecogniser
 from edgeage.train.profiles.schema import NetworkProfile
 
@@ -17,6 +18,8 @@ def build_embedder(spec: NetworkProfile) -> nn.Module:
         from edgeage.train.networks.inception_resnet_v2 import InceptionRecogniser
 
         return InceptionRecogniser(spec.recogniser.input_scale, spec.embedding_size)
+    if spec.recogniser.kind == "mobilefacenet":
+        return MobileFaceNet(spec.image_size, spec.embedding_size, spec.recogniser.kept)
     return MobileRecogniser(spec.recogniser, spec.image_size, spec.embedding_size)
 
 

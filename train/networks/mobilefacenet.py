@@ -24,7 +24,11 @@ Kept = tuple[tuple[int, ...], ...]
 
 
 class Slopes(nn.Module):
-    """PReLU written as relu(x) - a * relu(-x): ReLUs are what every INT8 engine has."""
+    """PReLU; exported as r + a * (x - r) with r = relu(x).
+
+    An int8 PRELU splits the graph of several engines, and ReLU and elementwise arithmetic do not. r and
+    x - r are never both other than zero, so the sum loses nothing to quantisation.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -32,7 +36,8 @@ class Slopes(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         if torch.onnx.is_in_onnx_export():
-            return F.relu(hidden) - self.weight.view(-1, 1, 1) * F.relu(-hidden)
+            positive = F.relu(hidden)
+            return positive + self.weight.view(-1, 1, 1) * (hidden - positive)
         return F.prelu(hidden, self.weight)
 
 

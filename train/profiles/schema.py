@@ -43,8 +43,11 @@ class DiscriminatorShape(_Strict, kw_only=True):
 
 
 class RecogniserShape(_Strict, kw_only=True):
-    kind: Literal["mobile", "inception-resnet-v2"]
+    """`channels` are those of "mobile", `kept` the residual blocks of "mobilefacenet" at each scale."""
+
+    kind: Literal["mobile", "mobilefacenet", "inception-resnet-v2"]
     channels: tuple[int, ...] = ()
+    kept: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] = ((), (), ())
     input_scale: int = 1
 
 
