@@ -112,7 +112,7 @@ def read_published(path: Path) -> MobileFaceNet:
         # [stem, depthwise, (linear, expand), ...]: the linear 1x1 goes into the next one
         convolutions[2:4] = [_joined(convolutions[2], convolutions[3])]
         convolutions[-2:] = [_joined(convolutions[-2], convolutions[-1])]
-        targets = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+        targets: list[nn.Conv2d | nn.Linear] = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
         for target, (weight, bias) in zip([*targets, net.embedding], convolutions, strict=True):
             target.weight.copy_(weight.reshape(target.weight.shape))
             assert target.bias is not None

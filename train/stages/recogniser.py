@@ -5,18 +5,43 @@ It never sees the training loss's net, and the training loss never sees it (FIND
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from edgeage.errors import EdgeageError
 from edgeage.train.batches import degrade, rng_for, to_images, vary_geometry, vary_light
+from edgeage.train.networks.mobilefacenet import MobileFaceNet, start_from
 from edgeage.train.recipes.schema import Recogniser
 from edgeage.train.stages.base import Context, Stage, detached
+from edgeage.train.teacher import Teacher, placement
 
-POOL_CHUNK = 64
+POOL_CHUNK = 32
 TEMPERATURE = 16.0  # of the cosine softmax over persons
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Faces made by E and G near real ones, with what the teacher says of them.
+
+    Attributes:
+        faces: uint8 [n, S, S, 3], the real faces; generated: what G makes of their latents.
+        wanted: unit teacher embeddings [n, d] of the real faces; labels: of the generated ones.
+        latents [n, latent_size], conditions [n, groups]: what G was given.
+        gradients: [n, latent_size], of 1 - cos(teacher(G(z, y)), wanted) by z.
+    """
+
+    faces: Tensor
+    generated: Tensor
+    wanted: Tensor
+    labels: Tensor
+    latents: Tensor
+    conditions: Tensor
+    gradients: Tensor
 
 
 def build_person_directions(context: Context) -> nn.Linear:
@@ -41,12 +66,18 @@ class RecogniserStage(Stage):
         self.add_optimizer(
             "embedder", self.trained.values(), options.learning_rate, options.betas, options.weight_decay
         )
-        self.pool: tuple[Tensor, Tensor] | None = None
-        if context.sampler.teacher is not None and options.target == "teacher":
-            basis = principal_directions(context.sampler.teacher, context.spec.embedding_size)
-            self.basis = basis.to(context.device)
+        self.pool: Pool | None = None
+        if options.target == "teacher":
+            assert context.teacher is not None  # checked above
+            assert context.sampler.teacher is not None
+            self.basis = principal_directions(context.sampler.teacher, context.spec.embedding_size).to(
+                context.device
+            )
+            embedder = self.trained["embedder"]
+            if isinstance(embedder, MobileFaceNet) and "embedder" not in context.learned:
+                start_from_teacher(embedder, context.teacher, self.basis, context)
             if options.generated:
-                self.pool = generated_pool(context, options.generated)
+                self.pool = draw_pool(context, options.generated)
 
     def step(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
         losses = self.distil(rng) if self.options.target == "teacher" else self.tell_persons_apart(rng)
@@ -54,25 +85,52 @@ class RecogniserStage(Stage):
         return detached(losses)
 
     def distil(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        options, context = self.options, self.context
-        generated = round(options.batch * options.generated_share) if self.pool else 0
+        options, context, pool = self.options, self.context, self.pool
+        generated = round(options.batch * options.generated_share) if pool else 0
         batch = context.sampler.draw(options.batch - generated, options.balanced, rng)
         assert batch.teacher is not None  # checked when the stage was built
         images, targets = vary_camera(batch.images, rng), batch.teacher
-        if self.pool:
-            pixels, labels = self.pool
-            index = torch.from_numpy(rng.integers(0, len(pixels), generated))
-            more = to_images(pixels[index].to(context.device))
+        if pool:
+            index = torch.from_numpy(rng.integers(0, len(pool.generated), generated))
+            more = to_images(pool.generated[index].to(context.device))
             more = vary_light(vary_geometry(more, 0.03, 0.06, mirror=False), 0.05, 0.1)
             images = torch.cat([images, more])
-            targets = torch.cat([targets, labels[index].to(context.device)])
-        wanted = F.normalize(targets @ self.basis, dim=1)
+            targets = torch.cat([targets, pool.labels[index].to(context.device)])
         embedding = self.trained["embedder"](images.contiguous(memory_format=torch.channels_last))
-        distance = 1 - (F.normalize(embedding, dim=1) * wanted).sum(1)
+        distance = 1 - (F.normalize(embedding, dim=1) * self.projected(targets)).sum(1)
         losses = {"real": distance[: len(batch.images)].mean(), "length": excess_length(embedding)}
-        if generated:
+        total = 3 * distance.mean() + 0.1 * losses["length"]
+        if pool:
             losses["generated"] = distance[len(batch.images) :].mean()
-        return {**losses, "total": 3 * distance.mean() + 0.1 * losses["length"]}
+            if options.gradient:
+                losses["gradient"], plain = self.gradient_distance(pool, rng)
+                total = total + options.gradient * losses["gradient"] + plain
+        return {**losses, "total": total}
+
+    def projected(self, teacher: Tensor) -> Tensor:
+        return F.normalize(teacher @ self.basis, dim=1)
+
+    def gradient_distance(self, pool: Pool, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """1 - cosine of the embedder's and the teacher's gradient by the latent, and of the embeddings.
+
+        Refinement follows this gradient and nothing else of the embedder; training on derivatives is
+        Czarnecki et al. 2017. Batch norms are held: the statistics are those of the engines.
+        """
+        device, embedder = self.context.device, self.trained["embedder"].eval()
+        generator = self.context.best("generator")
+        index = torch.from_numpy(rng.integers(0, len(pool.latents), self.options.gradient_batch))
+        latent = pool.latents[index].to(device).requires_grad_()
+        made = generator(latent, pool.conditions[index].to(device))
+        images = torch.cat([made, to_images(pool.faces[index].to(device))])
+        embedding = F.normalize(embedder(images.contiguous(memory_format=torch.channels_last)), dim=1)
+        own, real = embedding.chunk(2)
+        apart = (1 - (own * real.detach()).sum(1)).sum()
+        (gradient,) = torch.autograd.grad(apart, latent, create_graph=True)
+        agreement = F.cosine_similarity(gradient, pool.gradients[index].to(device), dim=1)
+        targets = torch.cat([pool.labels[index], pool.wanted[index]]).to(device)
+        distance = 1 - (embedding * self.projected(targets)).sum(1)
+        embedder.train()
+        return 1 - agreement.mean(), distance.mean()
 
     def tell_persons_apart(self, rng: np.random.Generator) -> dict[str, Tensor]:
         options = self.options
@@ -104,26 +162,57 @@ def principal_directions(embeddings: Tensor, size: int) -> Tensor:
     return F.pad(basis, (0, size - basis.shape[1]))
 
 
-def generated_pool(context: Context, count: int) -> tuple[Tensor, Tensor]:
-    """`count` faces that E and G make near real faces, as uint8 pixels, with the teacher's embeddings.
+def start_from_teacher(embedder: MobileFaceNet, teacher: Teacher, basis: Tensor, context: Context) -> None:
+    """The teacher's weights, at raw embeddings of about unit length (see `excess_length`)."""
+    start_from(embedder, teacher.network, basis, placement())
+    few = to_images(context.sampler.images[:256].to(context.device))
+    with torch.no_grad():
+        length = embedder(few).norm(dim=1).mean()
+        embedder.embedding.weight /= length
+        embedder.embedding.bias /= length
 
-    The latents wander as refinement makes them wander, and the age group is sometimes another one.
+
+def draw_pool(context: Context, count: int) -> Pool:
+    """`count` generated faces; most of their latents wander as refinement makes them wander.
+
+    The age group is sometimes another one: the teacher's labels are of the generated image itself.
     """
     assert context.teacher is not None
+    assert context.sampler.teacher is not None
+    teacher, device = context.teacher, context.device
     encoder, generator = context.best("encoder").eval(), context.best("generator").eval()
-    pixels: list[Tensor] = []
-    for chunk in range(-(-count // POOL_CHUNK)):
+    parts: list[tuple[Tensor, ...]] = []
+    chunks = range(-(-count // POOL_CHUNK))
+    for chunk in tqdm(chunks, desc="Teacher on generated faces", disable=not context.progress):
         rng = rng_for(chunk, 0, 0)
-        batch = context.sampler.draw(min(POOL_CHUNK, count - chunk * POOL_CHUNK), 0.5, rng)
+        size = min(POOL_CHUNK, count - chunk * POOL_CHUNK)
+        batch = context.sampler.draw(size, 0.5, rng, flip=False)
+        assert batch.teacher is not None
         with torch.no_grad():
             latent = encoder(batch.images)
-            reach = torch.rand(len(latent), 1, device=context.device) * 0.6
+            reach = torch.rand(size, 1, device=device) * 0.6 * (torch.rand(size, 1, device=device) < 0.6)
             latent = latent + reach * torch.randn_like(latent)
             other = torch.randint_like(batch.groups, 0, len(context.spec.groups))
-            keep = torch.rand(len(latent), device=context.device) < 0.75
-            images = generator(latent, context.one_hot(torch.where(keep, batch.groups, other)))
-        pixels.append(((images + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu())
-    pool = torch.cat(pixels)
-    shown = "Teacher on generated faces" if context.progress else None
-    labels = context.teacher.embed(to_images(pool), progress=shown)
-    return pool, torch.from_numpy(labels)
+            keep = torch.rand(size, device=device) < 0.8
+        condition = context.one_hot(torch.where(keep, batch.groups, other))
+        latent.requires_grad_()
+        made = generator(latent, condition)
+        labels = teacher(made)
+        (gradient,) = torch.autograd.grad((1 - (labels * batch.teacher).sum(1)).sum(), latent)
+        parts.append(
+            (
+                to_pixels(batch.images),
+                to_pixels(made),
+                batch.teacher,
+                labels,
+                latent,
+                condition,
+                gradient,
+            )
+        )
+    return Pool(*(torch.cat([item.detach().cpu() for item in column]) for column in zip(*parts, strict=True)))
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """[n, 3, S, S] in [-1, 1] -> uint8 [n, S, S, 3]."""
+    return ((images.detach() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
