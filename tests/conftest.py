@@ -28,6 +28,17 @@ def faces_tar() -> Path:
     pytest.skip(f"SKIPPED FOR LACK OF FACES: no {file}; set EDGEAGE_FACES to the UTKFace .tar")
 
 
+@pytest.fixture(scope="session")
+def teacher_file() -> Path:
+    """The published teacher (README, "Train"), named by EDGEAGE_TEACHER; without it the test is skipped."""
+    told = os.environ.get("EDGEAGE_TEACHER")
+    if told is None:
+        pytest.skip("SKIPPED FOR LACK OF THE TEACHER: set EDGEAGE_TEACHER to MobileFaceNet.tflite")
+    if not Path(told).is_file():
+        pytest.fail(f"EDGEAGE_TEACHER={told}, but there is no such file")
+    return Path(told)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What did not run for want of data or devices is written out even in quiet runs."""
     reasons = Counter(
