@@ -30,14 +30,13 @@ class Pool:
 
     Attributes:
         faces: uint8 [n, S, S, 3], the real faces; generated: what G makes of their latents.
-        wanted: unit teacher embeddings [n, d] of the real faces; labels: of the generated ones.
+        labels: unit teacher embeddings [n, d] of the generated faces.
         latents [n, latent_size], conditions [n, groups]: what G was given.
-        gradients: [n, latent_size], of 1 - cos(teacher(G(z, y)), wanted) by z.
+        gradients: [n, latent_size], of 1 - cos(teacher(G(z, y)), teacher(face)) by z.
     """
 
     faces: Tensor
     generated: Tensor
-    wanted: Tensor
     labels: Tensor
     latents: Tensor
     conditions: Tensor
@@ -121,14 +120,13 @@ class RecogniserStage(Stage):
         index = torch.from_numpy(rng.integers(0, len(pool.latents), self.options.gradient_batch))
         latent = pool.latents[index].to(device).requires_grad_()
         made = generator(latent, pool.conditions[index].to(device))
-        images = torch.cat([made, to_images(pool.faces[index].to(device))])
-        embedding = F.normalize(embedder(images.contiguous(memory_format=torch.channels_last)), dim=1)
-        own, real = embedding.chunk(2)
-        apart = (1 - (own * real.detach()).sum(1)).sum()
+        own = F.normalize(embedder(made.contiguous(memory_format=torch.channels_last)), dim=1)
+        with torch.no_grad():  # the target of the refinement is a constant
+            real = F.normalize(embedder(to_images(pool.faces[index].to(device))), dim=1)
+        apart = (1 - (own * real).sum(1)).sum()
         (gradient,) = torch.autograd.grad(apart, latent, create_graph=True)
         agreement = F.cosine_similarity(gradient, pool.gradients[index].to(device), dim=1)
-        targets = torch.cat([pool.labels[index], pool.wanted[index]]).to(device)
-        distance = 1 - (embedding * self.projected(targets)).sum(1)
+        distance = 1 - (own * self.projected(pool.labels[index].to(device))).sum(1)
         embedder.train()
         return 1 - agreement.mean(), distance.mean()
 
@@ -203,7 +201,6 @@ def draw_pool(context: Context, count: int) -> Pool:
             (
                 to_pixels(batch.images),
                 to_pixels(made),
-                batch.teacher,
                 labels,
                 latent,
                 condition,
