@@ -13,6 +13,8 @@ from edgeage.errors import EdgeageError
 VERBS = {
     "age": "Age the face in a photo with a bundle's engines.",
     "doctor": "Say what this machine can do, and the command that adds what is missing.",
+    "eval-setup": "Fetch the judges that evaluation needs.",
+    "evaluate": "Measure a checkpoint by judges that its training never saw.",
     "export": "Turn a checkpoint into a bundle of INT8 engines.",
     "inspect": "Verify a bundle and show what is in it.",
     "train": "Train a recipe's stages, or resume them.",
@@ -28,7 +30,7 @@ class LazyGroup(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in VERBS:
             return None
-        command: click.Command = importlib.import_module(f"edgeage.commands.{name}").command
+        command: click.Command = importlib.import_module(f"edgeage.commands.{name.replace('-', '_')}").command
         return command
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:

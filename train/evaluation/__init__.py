@@ -1,0 +1,1 @@
+"""Evaluation by judges that training never sees: files -> judges -> metrics -> rows -> report."""

@@ -1,0 +1,191 @@
+"""The evaluation from a checkpoint to its report; what judges is handed in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from edgeage import __version__
+from edgeage.errors import EdgeageError
+from edgeage.files import new_folder, write_json
+from edgeage.groups import AGE_GROUPS
+from edgeage.train.checkpoint import Checkpoint
+from edgeage.train.data import Faces
+from edgeage.train.evaluation import aging, pictures
+from edgeage.train.evaluation.judges import FIXED_THRESHOLDS, Judges
+from edgeage.train.evaluation.outputs import Model
+from edgeage.train.evaluation.reconstruction import controls, cyclic, paper_table, reconstruction
+from edgeage.train.evaluation.report import markdown
+from edgeage.train.evaluation.rows import Row, summarise
+from edgeage.train.evaluation.subject import Subject, choose_faces, examine, thin
+from edgeage.train.evaluation.synthetic import synthetic_ages
+from edgeage.train.latent_optimization import RefinementSettings
+
+REPORT = "evaluation.json"
+PICTURES = "faces.png"
+STEPS = (0, 3, 8)
+_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a checkpoint is evaluated; all of it stands in the report.
+
+    Attributes:
+        part: "test" (figures to report), "validation" (figures to choose by) or "all".
+        faces, per_group: take fewer faces at random, or equally many of each age group.
+        synthetic: generated faces for the age judge; 0 leaves the section out.
+        strength: of the age difference in delta mode; fix it before looking at figures.
+        paper_faces: faces of the paper's table (three L-BFGS runs for each); 0 leaves it out.
+    """
+
+    part: str = "test"
+    faces: int | None = None
+    per_group: int | None = None
+    synthetic: int = 10_000
+    strength: float = 1.0
+    paper_faces: int = 0
+    seed: int = 0
+    refinement: RefinementSettings = field(default_factory=RefinementSettings)
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    faces: Faces,
+    judges: Judges,
+    settings: Settings | None = None,
+    *,
+    say: Callable[[str], None] = lambda text: None,
+    progress: bool = False,
+) -> tuple[dict[str, Any], Image.Image]:
+    """Everything that the report holds, as JSON values, and the picture grid.
+
+    Raises EdgeageError for faces of another size or groups, an unknown part, or too few faces.
+    """
+    settings = settings or Settings()
+    begun = time.monotonic()
+    _check(checkpoint, faces, settings)
+    choice = choose_faces(faces, checkpoint, settings.part)
+    chosen = thin(choice.faces, settings.faces, settings.per_group, settings.seed)
+    say(f"{len(chosen)} faces: {choice.split}")
+    subject = examine(chosen, choice.training, judges)
+    model = Model(checkpoint, progress=progress)
+    start = model.encode(subject.images)
+    say(f"refining up to {max(STEPS)} steps")
+    latents = model.refine(subject.images, subject.groups, start, STEPS, settings.refinement)
+    targets = aging.random_targets(subject.groups, settings.seed)
+    ways = aging.agers(subject, model, latents, settings.strength)
+
+    rows = controls(subject, judges)
+    say("reconstruction, and other ages")
+    rows += reconstruction(subject, model, latents, judges)
+    rows += cyclic(subject, model, latents[0], targets, judges)
+    rows += aging.aged(subject, ways, targets, judges)
+    few = {name: way for name, way in ways.items() if name != "raw K=3"}
+    rows += aging.all_ages(subject, few, judges)
+    not_run = []
+    if settings.synthetic:
+        say(f"ages of {settings.synthetic} synthetic faces")
+        rows += synthetic_ages(subject, model, choice.training, settings.synthetic, settings.seed, judges)
+        if choice.training is None:
+            not_run.append("synthetic faces from a fitted normal: the training faces are not at hand")
+    else:
+        not_run.append("synthetic faces (--synthetic 0)")
+    if settings.paper_faces:
+        say(f"the paper's table on {settings.paper_faces} faces")
+        rows += paper_table(
+            subject, model, judges, settings.paper_faces, settings.refinement, progress=progress
+        )
+    else:
+        not_run.append("the paper's table of reconstructions by L-BFGS (--paper-table)")
+
+    report = {
+        "edgeage": __version__,
+        "checkpoint": _checkpoint_facts(checkpoint),
+        "data": {
+            "source": faces.source,
+            "fingerprint": faces.fingerprint,
+            "faces": len(chosen),
+            "groups": chosen.group_counts(),
+            "split": choice.split,
+            "means_from": "the training part" if choice.training else "the evaluated faces themselves",
+        },
+        "settings": asdict(settings),
+        "judges": judges.describe(),
+        "thresholds": FIXED_THRESHOLDS,
+        "impostors": {
+            name: value if np.isfinite(value) else None for name, value in subject.impostors.items()
+        },
+        "rows": [summarise(row, subject.labels if _of_faces(row, subject) else {}) for row in rows],
+        "not_run": not_run,
+        "tag": "",
+        "seconds": time.monotonic() - begun,
+    }
+    return report, _picture(subject, model, latents, settings.strength)
+
+
+def write_report(report: dict[str, Any], picture: Image.Image, out: Path, *, force: bool = False) -> None:
+    """evaluation.json, EVALUATION.md and faces.png in a folder that appears whole or not at all."""
+    with new_folder(out, replace=force) as folder:
+        write_json(folder / REPORT, report)
+        (folder / "EVALUATION.md").write_text(markdown(report), encoding="utf-8")
+        picture.save(folder / PICTURES)
+
+
+def _check(checkpoint: Checkpoint, faces: Faces, settings: Settings) -> None:
+    profile = checkpoint.profile
+    if faces.image_size != profile.image_size:
+        raise EdgeageError(
+            f"faces of {faces.image_size} px for a model of {profile.image_size} px; open the data so"
+        )
+    if profile.groups != AGE_GROUPS:
+        raise EdgeageError(
+            f"the judges' ages are read in the groups {', '.join(AGE_GROUPS)}; "
+            f"this model has {', '.join(profile.groups)}"
+        )
+    if not 0 < settings.strength <= 3:
+        raise EdgeageError(f"strength {settings.strength:g} of the age difference must lie in 0..3")
+
+
+def _of_faces(row: Row, subject: Subject) -> bool:
+    """Whether the row's figures belong to the real faces one by one (and so to their labels)."""
+    return row.section != "synthetic faces" and len(next(iter(row.per_face.values()))) == len(subject)
+
+
+def _checkpoint_facts(checkpoint: Checkpoint) -> dict[str, Any]:
+    meta = checkpoint.meta
+    parameters = {
+        name: sum(tensor.numel() for tensor in network.parameters())
+        for name, network in checkpoint.networks.items()
+    }
+    return {
+        "sha256": checkpoint.sha256,
+        "profile": checkpoint.profile.name,
+        "recipe": meta.get("recipe", {}).get("name", "unknown"),
+        "stage": meta.get("stage"),
+        "step": meta.get("step"),
+        "git": meta.get("git"),
+        "parameters": parameters,
+    }
+
+
+def _picture(subject: Subject, model: Model, latents: dict[int, Tensor], strength: float) -> Image.Image:
+    """x, reconstructions, raw ages after the most steps, delta ages, of faces of all groups."""
+    shown = pictures.spread(subject.groups, _SHOWN)
+    few = subject.at(shown)
+    some = {k: latent[shown] for k, latent in latents.items()}
+    ways = aging.agers(few, model, some, strength)
+    *_, raw, delta = ways
+    columns = {"x": few.images}
+    columns |= {f"K={k}": ways[f"raw K={k}"](few.groups) for k in some}
+    for caption, way in (("raw", raw), ("delta", delta)):
+        for group, name in enumerate(AGE_GROUPS):
+            columns[f"{caption} {name}"] = ways[way](np.full(len(few), group))
+    return pictures.grid(columns, [f"{age} years" for age in few.ages])
