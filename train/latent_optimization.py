@@ -164,9 +164,10 @@ def _lbfgs(
         nonlocal best, least
         loss = losses(generator, embedder, z, face, settings, mode)[0].sum()
         (z.grad,) = torch.autograd.grad(loss, z)
+        loss = loss.detach()
         if float(loss) < least:
             best, least = z.detach().clone(), float(loss)
-        return loss.detach()
+        return loss
 
     search.step(closure)
     return best

@@ -35,6 +35,12 @@ Examples:
 )
 @click.option("--paper-table", is_flag=True, help="L-BFGS by pixels, identity and both.")
 @click.option("--paper-faces", default=PAPER_FACES, show_default=True, help="Faces of the paper's table.")
+@click.option(
+    "--lfw", type=click.Path(path_type=Path), help="LFW .tar (lfw/pairs.txt and photos): verification."
+)
+@click.option(
+    "--teacher", type=click.Path(path_type=Path), help="MobileFaceNet.tflite: recogniser beside its teacher."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Report folder; RUN/evaluation unless given.")
 @click.option("--judges", type=click.Path(path_type=Path), help="Folder of edgeage eval-setup.")
 @click.option("--tag", default="", help="A remark that stands in the report.")
@@ -52,6 +58,8 @@ def command(
     strength: float,
     paper_table: bool,
     paper_faces: int,
+    lfw: Path | None,
+    teacher: Path | None,
     out: Path | None,
     judges: Path | None,
     tag: str,
@@ -72,6 +80,7 @@ def command(
     from edgeage.train.data import open_source
     from edgeage.train.evaluation.evaluate import Settings, evaluate, write_report
     from edgeage.train.evaluation.judges import PublishedJudges
+    from edgeage.train.teacher import Teacher
 
     out = out or run / "evaluation"
     if out.exists() and not force:
@@ -96,6 +105,8 @@ def command(
         listed,
         judging,
         settings,
+        lfw=lfw,
+        teacher=None if teacher is None else Teacher(teacher, threads),
         say=(lambda text: None) if as_json else click.echo,
         progress=not quiet,
     )

@@ -20,13 +20,16 @@ from edgeage.train.checkpoint import Checkpoint
 from edgeage.train.data import Faces
 from edgeage.train.evaluation import aging, pictures
 from edgeage.train.evaluation.judges import FIXED_THRESHOLDS, Judges
+from edgeage.train.evaluation.lfw import read_lfw
 from edgeage.train.evaluation.outputs import Model
+from edgeage.train.evaluation.recogniser import beside_teacher, on_lfw
 from edgeage.train.evaluation.reconstruction import controls, cyclic, paper_table, reconstruction
 from edgeage.train.evaluation.report import markdown
 from edgeage.train.evaluation.rows import Row, summarise
 from edgeage.train.evaluation.subject import Subject, choose_faces, examine, thin
 from edgeage.train.evaluation.synthetic import synthetic_ages
 from edgeage.train.latent_optimization import RefinementSettings
+from edgeage.train.teacher import Teacher
 
 REPORT = "evaluation.json"
 PICTURES = "faces.png"
@@ -62,10 +65,15 @@ def evaluate(
     judges: Judges,
     settings: Settings | None = None,
     *,
+    lfw: Path | None = None,
+    teacher: Teacher | None = None,
     say: Callable[[str], None] = lambda text: None,
     progress: bool = False,
 ) -> tuple[dict[str, Any], Image.Image]:
     """Everything that the report holds, as JSON values, and the picture grid.
+
+    With an `lfw` archive the checkpoint's recogniser is verified on it; with the `teacher` it was distilled
+    from, its gradients and its gain in refinement are set beside the teacher's.
 
     Raises EdgeageError for faces of another size or groups, an unknown part, or too few faces.
     """
@@ -91,6 +99,20 @@ def evaluate(
     few = {name: way for name, way in ways.items() if name != "raw K=3"}
     rows += aging.all_ages(subject, few, judges)
     not_run = []
+    extras: dict[str, Any] = {}
+    if teacher is None:
+        not_run.append("the recogniser beside its teacher (--teacher)")
+    else:
+        say("the recogniser beside its teacher")
+        extras["recogniser"] = beside_teacher(
+            subject, model, start, teacher, choice.training, judges, settings.refinement, STEPS
+        )
+    if lfw is None:
+        not_run.append("the recogniser on LFW (--lfw)")
+    else:
+        say("the recogniser on LFW")
+        pairs = read_lfw(lfw, checkpoint.profile, progress=progress)
+        extras["lfw"] = on_lfw(pairs, model, judges, teacher)
     if settings.synthetic:
         say(f"ages of {settings.synthetic} synthetic faces")
         rows += synthetic_ages(subject, model, choice.training, settings.synthetic, settings.seed, judges)
@@ -124,6 +146,7 @@ def evaluate(
             name: value if np.isfinite(value) else None for name, value in subject.impostors.items()
         },
         "rows": [summarise(row, subject.labels if _of_faces(row, subject) else {}) for row in rows],
+        **extras,
         "not_run": not_run,
         "tag": "",
         "seconds": time.monotonic() - begun,

@@ -144,7 +144,7 @@ def examine(faces: Faces, training: Faces | None, judges: Judges) -> Subject:
 
 
 def _labels(faces: Faces) -> dict[str, NDArray[np.str_]]:
-    def named(numbers: Any, names: tuple[str, ...]) -> NDArray[np.str_]:
+    def named(numbers: NDArray[np.int64], names: tuple[str, ...]) -> NDArray[np.str_]:
         return np.array([*names, ""])[numbers]  # -1, unknown, is the last
 
     labels = {"age group": named(faces.groups, AGE_GROUPS)}
