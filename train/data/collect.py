@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeage.errors import EdgeageError
 from edgeage.train.data.decode import UnusableImage, decode
-from edgeage.train.data.faces import UNKNOWN_IDENTITY, Faces
+from edgeage.train.data.faces import UNKNOWN, UNKNOWN_IDENTITY, Faces
 from edgeage.train.data.listing import Listing, Pixels, Record
 
 # Records whose bytes wait in memory at a time.
@@ -36,16 +37,24 @@ def collect(listing: Listing, image_size: int, source: str, *, progress: bool = 
     if not kept:
         why = ", ".join(f"{count} {reason}" for reason, count in drops.most_common()) or "no images in it"
         raise EdgeageError(f"no usable face in {source}: {why}")
-    known = any(record.identity is not None for record, _ in kept)
-    people = [UNKNOWN_IDENTITY if record.identity is None else record.identity for record, _ in kept]
+    records = [record for record, _ in kept]
+    people = [UNKNOWN_IDENTITY if record.identity is None else record.identity for record in records]
     return Faces.of(
         images=np.stack([pixels for _, pixels in kept]),
-        ages=np.array([record.age for record, _ in kept], dtype=np.int64),
-        ids=[record.id for record, _ in kept],
-        identities=np.array(people, dtype=np.int64) if known else None,
+        ages=np.array([record.age for record in records], dtype=np.int64),
+        ids=[record.id for record in records],
+        identities=known_labels(people),
         drops=dict(sorted(drops.items())),
         source=source,
+        genders=known_labels([record.gender for record in records]),
+        races=known_labels([record.race for record in records]),
     )
+
+
+def known_labels(numbers: list[int]) -> NDArray[np.int64] | None:
+    """The labels as an array, or None if not a single one is known."""
+    labels = np.array(numbers, dtype=np.int64)
+    return labels if (labels != UNKNOWN).any() else None
 
 
 def _decoded(records: list[Record], image_size: int, progress: bool) -> Iterator[tuple[Record, Pixels | str]]:

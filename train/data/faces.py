@@ -7,7 +7,9 @@ import json
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +19,12 @@ from edgeage.groups import AGE_GROUPS, group_of
 from edgeage.train.data.listing import Pixels, stable_hash
 
 _FORMAT = 1
-UNKNOWN_IDENTITY = -1
+UNKNOWN = UNKNOWN_IDENTITY = -1
+# What the numbers in `Faces.genders` and `Faces.races` mean: UTKFace's labels, as it names them.
+GENDERS = ("male", "female")
+RACES = ("White", "Black", "Asian", "Indian", "Others")
+# Pixels that are read at a time where all of them are needed: a store may be larger than the memory.
+_BLOCK = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +39,9 @@ class Faces:
         identities: int64 [n], number of the person, -1 where unknown; None if the source knows none.
         drops: reason -> number of images left out.
         source: where the faces come from, as text for people.
-        fingerprint: SHA-256 over ids, labels and pixels: the same data gives the same text anywhere.
+        genders: int64 [n], index into `GENDERS`, -1 where unknown; None if the source knows none.
+        races: int64 [n], index into `RACES`, likewise.
+        known_fingerprint: the fingerprint where it is known without reading the pixels, else "".
     """
 
     images: Pixels
@@ -42,16 +51,17 @@ class Faces:
     identities: NDArray[np.int64] | None
     drops: dict[str, int]
     source: str
-    fingerprint: str = field(default="")
+    genders: NDArray[np.int64] | None = None
+    races: NDArray[np.int64] | None = None
+    known_fingerprint: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         count = len(self.ids)
         if not count == len(self.images) == len(self.ages) == len(self.groups):
             raise ValueError("images, ages, groups and ids must have the same length")
-        if self.identities is not None and len(self.identities) != count:
-            raise ValueError("identities must have one entry per image")
-        if not self.fingerprint:
-            object.__setattr__(self, "fingerprint", self._measure())
+        for labels in (self.identities, self.genders, self.races):
+            if labels is not None and len(labels) != count:
+                raise ValueError("identities, genders and races must have one entry per image")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -65,23 +75,34 @@ class Faces:
         identities: NDArray[np.int64] | None,
         drops: dict[str, int],
         source: str,
+        genders: NDArray[np.int64] | None = None,
+        races: NDArray[np.int64] | None = None,
+        known_fingerprint: str = "",
     ) -> Faces:
         """Faces whose groups follow from their ages."""
-        return cls(images, ages, group_of(ages), ids, identities, drops, source)
+        groups = group_of(ages)
+        return cls(images, ages, groups, ids, identities, drops, source, genders, races, known_fingerprint)
 
     @property
     def image_size(self) -> int:
         """Side of the images in pixels."""
         return int(self.images.shape[1])
 
-    def _measure(self) -> str:
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over ids, ages, people and pixels: the same data gives the same text anywhere."""
+        return self.known_fingerprint or self.measure()
+
+    def measure(self) -> str:
+        """The fingerprint from the pixels themselves, block by block."""
         digest = hashlib.sha256()
         digest.update(json.dumps(self.ids).encode())
         digest.update(self.ages.astype("<i8").tobytes())
         if self.identities is not None:
             digest.update(self.identities.astype("<i8").tobytes())
         digest.update(repr(self.images.shape).encode())
-        digest.update(np.ascontiguousarray(self.images).data)
+        for start in range(0, len(self), _BLOCK):
+            digest.update(np.ascontiguousarray(self.images[start : start + _BLOCK]).data)
         return digest.hexdigest()
 
     def select(self, which: NDArray[np.bool_] | NDArray[np.integer], source: str | None = None) -> Faces:
@@ -95,6 +116,8 @@ class Faces:
             identities=None if self.identities is None else self.identities[rows],
             drops={},
             source=source or self.source,
+            genders=None if self.genders is None else self.genders[rows],
+            races=None if self.races is None else self.races[rows],
         )
 
     def split(self, seed: int = 0, fractions: Sequence[float] = (0.95, 0.05)) -> tuple[Faces, ...]:
@@ -169,9 +192,9 @@ class Faces:
     def save(self, path: Path) -> None:
         """Write as an uncompressed .npz (no pickle), so that opening again is instant."""
         fields = {"format": _FORMAT, "source": self.source, "drops": self.drops, "ids": self.ids}
-        arrays = {"images": self.images, "ages": self.ages}
-        if self.identities is not None:
-            arrays["identities"] = self.identities
+        arrays: dict[str, NDArray[Any]] = {"images": self.images, "ages": self.ages}
+        labels = {"identities": self.identities, "genders": self.genders, "races": self.races}
+        arrays |= {name: values for name, values in labels.items() if values is not None}
         header = np.frombuffer(json.dumps({**fields, "fingerprint": self.fingerprint}).encode(), np.uint8)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")
@@ -197,6 +220,8 @@ class Faces:
                     stored.get("identities"),
                     header["drops"],
                     header["source"],
+                    stored.get("genders"),
+                    stored.get("races"),
                 )
         except FileNotFoundError:
             raise EdgeageError(f"no packed faces at {path}") from None

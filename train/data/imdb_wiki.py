@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgeage.errors import EdgeageError
+from edgeage.train.data.faces import UNKNOWN
 from edgeage.train.data.listing import Box, Listing, Record, stable_hash, stamp
 
 YOUNGEST, OLDEST = 0, 100
@@ -112,7 +113,8 @@ def list_imdb_wiki(path: Path, least_face_score: float = LEAST_FACE_SCORE) -> Li
             listing.drops["malformed face location"] += 1
             continue
         box = FaceBox(None if cropped else location)
-        listing.records.append(Record(name, age, file.read_bytes, file_stamp, _identity(values), box))
+        person, gender = _identity(values), _gender(values)
+        listing.records.append(Record(name, age, file.read_bytes, file_stamp, person, box, gender))
     return listing
 
 
@@ -142,6 +144,12 @@ def _identity(values: dict[str, Any]) -> int | None:
     return stable_hash(text, "name") if text else None
 
 
+def _gender(values: dict[str, Any]) -> int:
+    """The data set has 0 female, 1 male, nan unknown; `Faces` counts the other way round."""
+    value = float(values.get("gender", math.nan))
+    return 1 - int(value) if value in (0.0, 1.0) else UNKNOWN
+
+
 def _read_columns(path: Path) -> dict[str, Any]:
     from scipy.io import loadmat
 
@@ -160,7 +168,7 @@ def _read_columns(path: Path) -> dict[str, Any]:
     missing = [name for name in _COLUMNS if name not in table.dtype.names]
     if missing:
         raise EdgeageError(f"{path} lacks the field {missing[0]} of IMDB-WIKI")
-    optional = [name for name in ("celeb_id", "name") if name in table.dtype.names]
+    optional = [name for name in ("celeb_id", "name", "gender") if name in table.dtype.names]
     columns = {name: table[name].reshape(-1) for name in (*_COLUMNS, *optional)}
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) != 1:

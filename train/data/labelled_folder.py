@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 from edgeage.errors import EdgeageError
+from edgeage.train.data.faces import GENDERS, RACES, UNKNOWN
 from edgeage.train.data.listing import Listing, Record, stable_hash, stamp
 
 OLDEST = 120
@@ -21,11 +22,26 @@ def parse_age(text: str) -> int | None:
     return int(age) if 0 <= age < OLDEST + 1 else None
 
 
+def parse_label(text: str, names: tuple[str, ...]) -> int | None:
+    """The number of a label written as its name or its number; -1 if empty, None if it is no label.
+
+    >>> parse_label("Female", ("male", "female"))
+    1
+    """
+    word = text.strip().lower()
+    if not word:
+        return UNKNOWN
+    known = {name.lower(): number for number, name in enumerate(names)}
+    known |= {str(number): number for number in range(len(names))}
+    return known.get(word)
+
+
 def list_labelled_folder(path: Path) -> Listing:
     """Records of a CSV file with a header line; paths in it are relative to its folder.
 
     Images must be square face crops in the frame of the profile. Column `identity` may hold any text
-    that names the person; rows where it is empty are people of their own.
+    that names the person; rows where it is empty are people of their own. Columns `gender` and `race`
+    hold names or numbers of `GENDERS` and `RACES`; empty is unknown, rows with anything else are left out.
 
     Raises EdgeageError if the file is absent, not UTF-8 text or lacks a column.
     """
@@ -37,9 +53,10 @@ def list_labelled_folder(path: Path) -> Listing:
             rows.fieldnames = columns
             missing = [name for name in ("path", "age") if name not in columns]
             if missing:
+                found = ", ".join(columns) or "nothing"
                 raise EdgeageError(
-                    f"{path} has no column {missing[0]!r}; its first line must name the columns path, age "
-                    f"and optionally identity, separated by commas (found: {', '.join(columns) or 'nothing'})"
+                    f"{path} has no column {missing[0]!r}; its first line must name path, age and "
+                    f"optionally identity, gender, race, separated by commas (found: {found})"
                 )
             for row in rows:
                 _add(listing, path.parent, row)
@@ -66,5 +83,10 @@ def _add(listing: Listing, folder: Path, row: dict[str, str | None]) -> None:
     except (OSError, ValueError):
         listing.drops["missing image"] += 1
         return
+    gender, race = parse_label(row.get("gender") or "", GENDERS), parse_label(row.get("race") or "", RACES)
+    if gender is None or race is None:
+        listing.drops["malformed gender or race"] += 1
+        return
     person = stable_hash(identity, "identity") if identity else None
-    listing.records.append(Record(name.replace("\\", "/"), age, file.read_bytes, file_stamp, person))
+    name = name.replace("\\", "/")
+    listing.records.append(Record(name, age, file.read_bytes, file_stamp, person, None, gender, race))

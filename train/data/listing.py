@@ -27,6 +27,7 @@ class Record:
         stamp: size and time of the file, so that a packed copy is known to be stale.
         identity: number of the person, or None where unknown.
         box: gives the face's box for a decoded (width, height); without it the image is the face crop.
+        gender, race: numbers as in `Faces`, -1 where unknown.
     """
 
     id: str
@@ -35,6 +36,8 @@ class Record:
     stamp: str
     identity: int | None = None
     box: BoxOf | None = None
+    gender: int = -1
+    race: int = -1
 
 
 def _nothing_to_close() -> None:
@@ -65,7 +68,8 @@ class Listing:
         """Hex digest of what is listed: names, labels, and the files' sizes and times."""
         digest = hashlib.sha256()
         for record in sorted(self.records, key=lambda record: record.id):
-            digest.update(repr((record.id, record.age, record.identity, record.stamp)).encode())
+            labels = (record.age, record.identity, record.gender, record.race)
+            digest.update(repr((record.id, *labels, record.stamp)).encode())
         digest.update(repr((sorted(self.drops.items()), self.notes)).encode())
         return digest.hexdigest()
 

@@ -15,7 +15,7 @@ from edgeage.train.data.faces import Faces
 from edgeage.train.data.listing import Listing
 
 # Part of the key of packed copies: raise it when listing or decoding changes what comes out.
-LOADER_VERSION = 1
+LOADER_VERSION = 2
 
 # kind -> (module, function) that lists a path; imported when asked for (scipy is only for .mat files)
 _LISTERS = {

@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 
 from edgeage.errors import EdgeageError
+from edgeage.train.data.faces import UNKNOWN
 from edgeage.train.data.listing import Listing, Record, stamp
 
 # Three files of the release lack the race field and one has a blank before the dot: the age is plain.
-_NAME = re.compile(r"(?P<age>[0-9]{1,3})_[01](?P<race>_[0-4])?_[0-9]{14,20} ?\.")
+_NAME = re.compile(r"(?P<age>[0-9]{1,3})_(?P<gender>[01])(?:_(?P<race>[0-4]))?_[0-9]{14,20} ?\.")
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 OLDEST = 120
 
@@ -31,6 +32,19 @@ def age_in_name(name: str) -> int | None:
     if match["race"] is None and int(match["age"]) <= 1:
         return None
     return int(match["age"])
+
+
+def labels_in_name(name: str) -> tuple[int, int]:
+    """Numbers of gender and race in a UTKFace file name; -1, unknown, where the name leaves them in doubt.
+
+    >>> labels_in_name("26_1_0_20170116192021430.jpg.chip.jpg")
+    (1, 0)
+    """
+    match = _NAME.match(name)
+    # with one field missing nobody knows whether the one that is there is the gender
+    if match is None or match["race"] is None:
+        return UNKNOWN, UNKNOWN
+    return int(match["gender"]), int(match["race"])
 
 
 def list_utkface(path: Path) -> Listing:
@@ -79,7 +93,8 @@ def _listing(files: list[tuple[str, str, Callable[[], bytes]]]) -> Listing:
             listing.drops["name seen twice"] += 1
         else:
             seen.add(name)
-            listing.records.append(Record(name, age, read, file_stamp))
+            gender, race = labels_in_name(name)
+            listing.records.append(Record(name, age, read, file_stamp, gender=gender, race=race))
     return listing
 
 
