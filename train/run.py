@@ -115,6 +115,8 @@ def train(recipe: Recipe, options: RunOptions, say: Callable[[str], None] = prin
     with SummaryWriter(str(run / "tensorboard")) as writer, stop_on_signal() as stopped:
         while stage_index < len(recipe.stages) and budget > 0 and not stopped():
             stage = build_stage(context, recipe.stages[stage_index])
+            if step == 0:
+                stage.begin()
             for name, optimizer in stage.optimizers.items():
                 ckpt.restore_optimizer(name, optimizer, state)
             state = {}

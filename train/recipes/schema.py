@@ -59,16 +59,12 @@ class Perceptual(Stage, kw_only=True, tag="perceptual"):
 class Recogniser(Stage, kw_only=True, tag="recogniser"):
     """The net of the engines (FR).
 
-    `target` "teacher" distils on real and on `generated` faces (and, with weight `gradient`, the
-    teacher's gradient by the latent); "identities" learns to tell the known persons of the data apart
-    (cosine softmax).
+    `target` "teacher" distils on real faces and on a share of generated ones; "identities" learns to
+    tell the known persons of the data apart (cosine softmax).
     """
 
     target: Literal["teacher", "identities"] = "teacher"
-    generated: int = 6000
-    generated_share: Share = 0.3
-    gradient: float = 0.0
-    gradient_batch: Positive = 12
+    generated_share: Share = 0.4
     weight_decay: float = 0.02
 
 

@@ -103,6 +103,9 @@ class Stage(ABC):
                 else:
                     average[key].copy_(value)
 
+    def begin(self) -> None:  # noqa: B027 (most stages have nothing to do)
+        """What happens once, before the first step; a resumed stage has it behind it."""
+
     @abstractmethod
     def step(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
         """Do one optimisation step; returns the losses to log (detached scalars)."""
