@@ -35,6 +35,12 @@ STAGES: list[dict[str, Any]] = [
 ]
 
 
+@pytest.fixture(scope="session")
+def tiny_fields() -> dict[str, Any]:
+    """The tiny profile as its file has it, for fixtures that live longer than a test."""
+    return PROFILE
+
+
 @pytest.fixture
 def tiny_profile(tmp_path: Path) -> str:
     path = tmp_path / "tiny.json"

@@ -78,7 +78,7 @@ class PublishedJudges:
             chips = self._face_chips.cut(part).contiguous(memory_format=torch.channels_last)
             return self._recogniser(chips).numpy()
 
-        return self._batches(images, judge, f"who: {what}").reshape(len(images), -1)
+        return self._batches(images, judge, f"who: {what}").reshape(len(images), dlib_resnet.EMBEDDING_SIZE)
 
     def ages(self, images: Pixels, what: str) -> NDArray[np.float64]:
         def judge(part: Tensor) -> NDArray[np.float64]:

@@ -83,7 +83,7 @@ def threshold_at(impostors: Numbers, false_match_rate: float) -> float:
 
     NaN if that are fewer than ten of them: too few to tell.
     """
-    accepted = math.floor(false_match_rate * len(impostors))
+    accepted = math.floor(false_match_rate * len(impostors) + 1e-9)
     if accepted < 10:
         return math.nan
     return float(np.partition(impostors, accepted)[accepted])

@@ -12,6 +12,7 @@ from edgeage.errors import EdgeageError
 from edgeage.groups import AGE_GROUPS
 from edgeage.train.checkpoint import Checkpoint
 from edgeage.train.data import Faces
+from edgeage.train.data.faces import GENDERS, RACES
 from edgeage.train.data.listing import Pixels
 from edgeage.train.evaluation import metrics
 from edgeage.train.evaluation.judges import FIXED_THRESHOLDS, LAX, STRICT, Judges
@@ -21,8 +22,6 @@ PARTS = ("test", "validation", "all")
 FALSE_MATCH_RATE = 1e-3
 _MOST_IMPOSTORS = 2000  # faces whose pairs are formed
 _LEAST_FACES = 12
-# until the faces carry them
-GENDERS, RACES = ("male", "female"), ("White", "Black", "Asian", "Indian", "Others")
 _PER_FACE = ("images", "ages", "groups", "embeddings", "judged_ages", "sharpness")
 
 
@@ -148,19 +147,17 @@ def _labels(faces: Faces) -> dict[str, NDArray[np.str_]]:
         return np.array([*names, ""])[numbers]  # -1, unknown, is the last
 
     labels = {"age group": named(faces.groups, AGE_GROUPS)}
-    if getattr(faces, "genders", None) is not None:
-        labels["gender"] = named(getattr(faces, "genders", None), GENDERS)
-    if getattr(faces, "races", None) is not None:
-        labels["race label"] = named(getattr(faces, "races", None), RACES)
+    if faces.genders is not None:
+        labels["gender"] = named(faces.genders, GENDERS)
+    if faces.races is not None:
+        labels["race label"] = named(faces.races, RACES)
     return labels
 
 
 def _impostors(faces: Faces, embeddings: NDArray[np.float32]) -> dict[str, float]:
     some = slice(0, _MOST_IMPOSTORS)
     identities = None if faces.identities is None else faces.identities[some]
-    alike = [faces.groups[some]] + (
-        [] if getattr(faces, "genders", None) is None else [getattr(faces, "genders", None)[some]]
-    )
+    alike = [faces.groups[some]] + ([] if faces.genders is None else [faces.genders[some]])
     pairs = metrics.impostor_distances(embeddings[some], identities)
     same_kind = metrics.impostor_distances(embeddings[some], identities, alike)
     return {
