@@ -56,7 +56,7 @@ def command(
     from edgeage.export.pipeline import export_bundle
     from edgeage.train.checkpoint import load_checkpoint
     from edgeage.train.data import open_source
-    from edgeage.train.recipes.schema import parse_recipe
+    from edgeage.train.recipes.schema import held_out_by
 
     check_target(out, force=force)
     trained = load_checkpoint(checkpoint)
@@ -66,7 +66,7 @@ def command(
     held_out = None
     if data.get("fingerprint") == faces.fingerprint:
         # the same split as in training: what it never saw checks the engines
-        faces, unseen, _ = parse_recipe(recipe).split(faces)
+        faces, unseen, _ = held_out_by(recipe).split(faces)
         held_out = unseen.images, unseen.groups
     report = export_bundle(
         trained,

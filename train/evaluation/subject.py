@@ -16,7 +16,7 @@ from edgeage.train.data.faces import GENDERS, RACES
 from edgeage.train.data.listing import Pixels
 from edgeage.train.evaluation import metrics
 from edgeage.train.evaluation.judges import FIXED_THRESHOLDS, LAX, STRICT, Judges
-from edgeage.train.recipes.schema import parse_recipe
+from edgeage.train.recipes.schema import held_out_by
 
 PARTS = ("test", "validation", "all")
 FALSE_MATCH_RATE = 1e-3
@@ -50,7 +50,7 @@ def choose_faces(faces: Faces, checkpoint: Checkpoint, part: str = "test") -> Ch
     if checkpoint.meta.get("data", {}).get("fingerprint") != faces.fingerprint:
         return Choice(faces, None, "all faces: these are not the data of the training")
     fields = checkpoint.meta.get("recipe", {})
-    training, validation, test = parse_recipe(fields).split(faces)
+    training, validation, test = held_out_by(fields).split(faces)
     if part == "all":
         return Choice(faces, training, "all faces, MOST OF THEM SEEN IN TRAINING")
     if part == "test":

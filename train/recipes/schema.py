@@ -96,22 +96,29 @@ class Joint(Stage, kw_only=True, tag="joint"):
 AnyStage = Cgan | InitialLatent | Identity | Perceptual | Recogniser | Joint
 
 
-class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A training run: `profile` names the networks, `stages` run in order.
+class HeldOut(msgspec.Struct, frozen=True, kw_only=True):
+    """The shares of the faces that training never sees, drawn by `seed`."""
 
-    `validation` and `test` are the shares of the faces that training never sees.
-    """
-
-    name: str
-    profile: str
-    stages: tuple[AnyStage, ...]
     seed: int = 0
     validation: Share = 0.01
     test: Share = 0.02
 
     def split(self, faces: Faces) -> tuple[Faces, ...]:
-        """(training, validation, test): choices are made on validation, figures are reported on test."""
-        return faces.split(self.seed, (1 - self.validation - self.test, self.validation, self.test))
+        """(training, validation, test): choices are made on validation, figures are reported on test.
+
+        Raises EdgeageError if a part, or an age group of the training part, is empty.
+        """
+        shares = (1 - self.validation - self.test, self.validation, self.test)
+        training, *held_out = faces.split(self.seed, shares)
+        return (training.require_all_groups(), *held_out)
+
+
+class Recipe(HeldOut, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A training run: `profile` names the networks, `stages` run in order."""
+
+    name: str
+    profile: str
+    stages: tuple[AnyStage, ...]
 
     @property
     def needs_teacher(self) -> bool:
@@ -121,12 +128,12 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         )
 
 
-def parse_recipe(fields: dict[str, Any]) -> Recipe:
-    """A recipe as a checkpoint's description carries it; EdgeageError if this version cannot read it."""
+def held_out_by(recipe: dict[str, Any]) -> HeldOut:
+    """What the recipe in a checkpoint's description held out; its other fields may be of another version."""
     try:
-        return msgspec.convert(fields, Recipe)
+        return msgspec.convert(recipe, HeldOut)
     except msgspec.ValidationError as error:
-        raise EdgeageError(f"the checkpoint's recipe is not valid here: {error}") from None
+        raise EdgeageError(f"the checkpoint's recipe is not valid: {error}") from None
 
 
 def load_recipe(name: str) -> Recipe:
