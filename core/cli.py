@@ -17,6 +17,7 @@ VERBS = {
     "evaluate": "Measure a checkpoint by judges that its training never saw.",
     "export": "Turn a checkpoint into a bundle of INT8 engines.",
     "inspect": "Verify a bundle and show what is in it.",
+    "prepare": "Decode, align and pack a large data set once, for training.",
     "train": "Train a recipe's stages, or resume them.",
 }
 

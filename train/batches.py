@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from edgeage.train.data.store import ShardedImages
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -31,19 +33,36 @@ def to_images(pixels: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
 
 
+class _ImagesOnDisk:
+    """Images of a store, indexed as a tensor is: what is asked for is read, the rest stays on disk."""
+
+    def __init__(self, images: ShardedImages) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: Tensor | slice) -> Tensor:
+        return torch.from_numpy(self.images[rows.numpy() if isinstance(rows, Tensor) else rows])
+
+
 class Sampler:
     """Draws part of each batch evenly over the age groups, the rest as the data lie."""
 
     def __init__(
         self,
-        images: NDArray[np.uint8],
+        images: NDArray[np.uint8] | ShardedImages,
         groups: NDArray[np.int64],
         teacher: NDArray[np.float32] | None,
         identities: NDArray[np.int64] | None,
         group_count: int,
         device: torch.device,
     ) -> None:
-        self.images = torch.from_numpy(np.ascontiguousarray(images))
+        self.images = (
+            torch.from_numpy(np.ascontiguousarray(images))
+            if isinstance(images, np.ndarray)
+            else _ImagesOnDisk(images)
+        )
         self.groups = torch.from_numpy(np.ascontiguousarray(groups))
         self.teacher = None if teacher is None else torch.from_numpy(teacher)
         self.identities = None if identities is None else torch.from_numpy(np.array(identities))

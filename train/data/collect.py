@@ -51,7 +51,7 @@ def collect(listing: Listing, image_size: int, source: str, *, progress: bool = 
     )
 
 
-def known_labels(numbers: list[int]) -> NDArray[np.int64] | None:
+def known_labels(numbers: list[int] | NDArray[np.int64]) -> NDArray[np.int64] | None:
     """The labels as an array, or None if not a single one is known."""
     labels = np.array(numbers, dtype=np.int64)
     return labels if (labels != UNKNOWN).any() else None

@@ -30,7 +30,7 @@ def decode(data: bytes, image_size: int, box: BoxOf | None = None) -> Pixels:
 
     Raises UnusableImage with a short reason.
     """
-    image = _open(data)
+    image = open_image(data)
     if box is not None:
         cut = box(image.size)
         if cut is None:
@@ -48,7 +48,8 @@ def decode(data: bytes, image_size: int, box: BoxOf | None = None) -> Pixels:
     return np.array(small, dtype=np.uint8)
 
 
-def _open(data: bytes) -> Image.Image:
+def open_image(data: bytes) -> Image.Image:
+    """Decode to an upright RGB image; UnusableImage says why not."""
     try:
         with Image.open(io.BytesIO(data)) as opened:
             if opened.width * opened.height > _MOST_PIXELS:

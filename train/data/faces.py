@@ -32,7 +32,8 @@ class Faces:
     """Face crops in one frame, in the order of their ids.
 
     Attributes:
-        images: uint8 RGB [n, S, S, 3].
+        images: uint8 RGB [n, S, S, 3]; from a store an object that is indexed like an array and reads
+            from disk (`edgeage.train.data.store.ShardedImages`; np.asarray gives all of it at once).
         ages: int64 [n], whole years.
         groups: int64 [n], index into `edgeage.groups.AGE_GROUPS`.
         ids: n stable names, unique.
@@ -109,7 +110,7 @@ class Faces:
         """The faces at a mask or at indices; what was dropped stays with the whole."""
         rows = np.flatnonzero(which) if which.dtype == np.bool_ else which
         return Faces(
-            images=self.images[rows],
+            images=self.images[rows] if isinstance(self.images, np.ndarray) else self.images.view(rows),
             ages=self.ages[rows],
             groups=self.groups[rows],
             ids=[self.ids[row] for row in rows],
