@@ -286,10 +286,10 @@ def teacher_embeddings(teacher: Teacher, faces: Faces, run: Path, progress: bool
         with np.load(cached, allow_pickle=False) as stored:
             embeddings: np.ndarray[Any, Any] = stored["embeddings"]
             return embeddings
-    images = torch.from_numpy(faces.images)
     parts = []
-    for start in tqdm(range(0, len(images), 256), desc="Teacher on real faces", disable=not progress):
-        parts.append(teacher.embed(to_images(images[start : start + 256])))
+    for start in tqdm(range(0, len(faces), 256), desc="Teacher on real faces", disable=not progress):
+        images = torch.from_numpy(faces.images[start : start + 256])
+        parts.append(teacher.embed(to_images(images)))
     embeddings = np.concatenate(parts)
     cached.parent.mkdir(parents=True, exist_ok=True)
     temporary = cached.with_suffix(".tmp.npz")

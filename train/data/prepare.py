@@ -86,7 +86,8 @@ class Options:
 def prepare(source: str, out: Path, options: Options) -> Faces:
     """Make or finish the store `out` and open it.
 
-    With several workers call it from a script's `if __name__ == "__main__"` (processes are spawned).
+    One run at a time writes to a store. With several workers call it from a script's
+    `if __name__ == "__main__"` (processes are spawned).
 
     Raises EdgeageError for a source that cannot be listed or holds no usable face, for a store that was
     begun from something else, and for a disk that is full (what is there stays; run it again).
@@ -132,6 +133,8 @@ def prepare(source: str, out: Path, options: Options) -> Faces:
 
 def _begin(out: Path, plan: dict[str, Any], options: Options) -> bool:
     """Write the plan, or compare it with the one that is there; True if the store is finished."""
+    for half in out.glob(".*.tmp*"):  # what a killed run was writing
+        half.unlink()
     if not (out / PLAN).exists():
         if out.exists() and any(out.iterdir()):
             raise EdgeageError(f"{out} is not empty and holds no store; choose another folder")
