@@ -37,7 +37,7 @@ class Slopes(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         if torch.onnx.is_in_onnx_export():
             positive = F.relu(hidden)
-            return positive + self.weight.view(-1, 1, 1) * (hidden - positive)
+            return positive + (hidden - positive) * self.weight.view(-1, 1, 1)
         return F.prelu(hidden, self.weight)
 
 
@@ -97,6 +97,37 @@ class MobileFaceNet(nn.Module):
         hidden = self.summary(self.features(image))
         embedding: Tensor = self.embedding(torch.flatten(hidden, 1))
         return embedding
+
+    @torch.no_grad()
+    def equalise(self, images: Tensor) -> None:
+        """Let all channels around each PReLU reach equally far on `images`; the embedding stays the same.
+
+        A PReLU commutes with positive factors, so a channel's scale can move from the convolution before
+        it to the one behind it (Nagel et al. 2019). Engines store a whole activation in one int8 scale:
+        with the published slopes, a few loud channels leave the others a handful of codes.
+        """
+        chain = [m for m in self.features.modules() if isinstance(m, nn.Conv2d | Slopes)]
+        chain.append(self.summary)
+        reaches: dict[nn.Module, Tensor] = {}
+
+        def watch(module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+            reaches[module] = torch.maximum(given[0].abs(), made.abs()).amax((0, 2, 3))
+
+        hooks = [m.register_forward_hook(watch) for m in chain if isinstance(m, Slopes)]
+        self(images)
+        for hook in hooks:
+            hook.remove()
+        for before, active, behind in zip(chain, chain[1:], chain[2:], strict=False):
+            if not isinstance(active, Slopes):
+                continue
+            assert isinstance(before, nn.Conv2d)
+            assert isinstance(behind, nn.Conv2d)
+            assert before.bias is not None
+            reach = reaches[active]
+            factor = reach.clamp_min(1e-3 * float(reach.max())) / reach.max()
+            before.weight /= factor.view(-1, 1, 1, 1)
+            before.bias /= factor
+            behind.weight *= factor.view((-1, 1, 1, 1) if behind.groups > 1 else (1, -1, 1, 1))
 
 
 def read_published(path: Path) -> MobileFaceNet:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeage.errors import EdgeageError
-from edgeage.train.batches import degrade, to_images, vary_geometry, vary_light
+from edgeage.train.batches import degrade, vary_geometry, vary_light
 from edgeage.train.networks.mobilefacenet import MobileFaceNet, start_from
 from edgeage.train.recipes.schema import Recogniser
 from edgeage.train.stages.base import Context, Stage, detached
@@ -55,6 +55,11 @@ class RecogniserStage(Stage):
         embedder, teacher = self.trained["embedder"], self.context.teacher
         if isinstance(embedder, MobileFaceNet) and teacher and "embedder" not in self.context.learned:
             start_from_teacher(embedder, teacher, self.basis, self.context)
+
+    def finish(self) -> None:
+        super().finish()
+        if isinstance(embedder := self.trained["embedder"], MobileFaceNet):
+            embedder.equalise(few_images(self.context))
 
     def step(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
         losses = self.distil(rng) if self.options.target == "teacher" else self.tell_persons_apart(rng)
@@ -131,8 +136,12 @@ def principal_directions(embeddings: Tensor, size: int) -> Tensor:
 def start_from_teacher(embedder: MobileFaceNet, teacher: Teacher, basis: Tensor, context: Context) -> None:
     """The teacher's weights, at raw embeddings of about unit length (see `excess_length`)."""
     start_from(embedder, teacher.network, basis, placement())
-    few = to_images(context.sampler.images[:256].to(context.device))
     with torch.no_grad():
-        length = embedder(few).norm(dim=1).mean()
+        length = embedder(few_images(context)).norm(dim=1).mean()
         embedder.embedding.weight /= length
         embedder.embedding.bias /= length
+
+
+def few_images(context: Context, count: int = 256) -> Tensor:
+    """Some of the training faces, the same at every call."""
+    return context.sampler.draw(count, 1.0, np.random.default_rng(0), flip=False).images

@@ -75,6 +75,19 @@ def test_a_summary_seen_from_nearer_keeps_its_sum(published: MobileFaceNet):
     assert torch.allclose(sums[0], sums[1] / 4, rtol=1e-4, atol=1e-6)  # a quarter of the area
 
 
+@torch.no_grad()
+def test_equalising_changes_the_channels_and_not_the_embedding(published: MobileFaceNet):
+    net = MobileFaceNet(64, 24).eval()
+    net.load_state_dict(published.state_dict())
+    image = torch.randn(8, 3, 64, 64)
+    before = net(image)
+    net.equalise(image)
+    assert torch.allclose(net(image), before, rtol=1e-3, atol=1e-3 * float(before.abs().max()))
+    hidden = net.features[:3](image)  # the stem and its PReLU
+    reach = torch.maximum(hidden.abs(), net.features[:2](image).abs()).amax((0, 2, 3))
+    assert torch.allclose(reach, reach.max().expand_as(reach), rtol=1e-4)
+
+
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 6), st.integers(0, 2**16))
 @settings(max_examples=20, deadline=None)
 def test_two_linear_layers_are_one(a: int, b: int, c: int, seed: int):
