@@ -133,7 +133,7 @@ def decide(model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]]) ->
     stored = [name for name in view.activations if name not in fused]
     if missing := ", ".join([name for name in stored if name not in ranges][:3]):
         raise EdgeageError(f"the range table lacks tensor {missing}; calibrate this network again")
-    root = _tie(view)
+    root = _tie(view, fused)
     reach: dict[str, tuple[float, float]] = {}
     fixed: set[str] = set()
     for name in stored:
@@ -198,8 +198,11 @@ def fuse_rectifiers(view: GraphView) -> dict[str, tuple[str, str]]:
     return fused
 
 
-def _tie(view: GraphView) -> dict[str, str]:
-    """Representative tensor of each set that must share a scale."""
+def _tie(view: GraphView, fused: Mapping[str, object]) -> dict[str, str]:
+    """Representative tensor of each set that must share a scale.
+
+    A ReLU that is not fused shares it too: then it only clamps codes, and x - relu(x) is exact.
+    """
     parent = {name: name for name in view.activations}
 
     def find(name: str) -> str:
@@ -208,7 +211,7 @@ def _tie(view: GraphView) -> dict[str, str]:
         return name
 
     for node in view.nodes:
-        if node.op_type in SAME_SCALE:
+        if node.op_type in SAME_SCALE or (node.op_type == "Relu" and node.input[0] not in fused):
             for name in node.input if node.op_type == "Concat" else node.input[:1]:
                 parent[find(name)] = find(node.output[0])
     return {name: find(name) for name in parent}

@@ -28,7 +28,8 @@ from edgeage.runtime.manifest import Port
 # Integer kernels round their multipliers, so a value near the middle of two codes falls to either side.
 # In the generator one code at the Tanh's input is up to 2.8 output codes (its range ends at 2.77, the
 # output's scale is 1/128), so these numbers are 2 and 4 input codes there.
-MAX_LSB = {"encoder": (2, 2), "embedder": (2, 4), "generator": (6, 12), "generator_all": (6, 12)}
+# The embedder computes 27 PReLUs by four elementwise kernels each: more roundings than in any other.
+MAX_LSB = {"encoder": (2, 2), "embedder": (4, 8), "generator": (6, 12), "generator_all": (6, 12)}
 # Below this the INT8 engine is no longer the same network, whatever its twin says.
 MIN_COSINE = 0.9
 

@@ -17,7 +17,7 @@ from edgeage.groups import one_hot, parse_group
 from edgeage.runtime.bundle import Bundle, open_bundle
 from edgeage.runtime.engines import Engine, check_engine_name, check_precision, open_engine
 from edgeage.runtime.photo.align import align, photo_to_crop
-from edgeage.runtime.photo.blend import blend_delta, blend_raw, check_strength, place
+from edgeage.runtime.photo.blend import USUAL_STRENGTHS, blend_delta, blend_raw, check_strength, place
 from edgeage.runtime.photo.detect import Detector, Face
 from edgeage.runtime.photo.read import Source, read_photo
 from edgeage.runtime.photo.resample import invert
@@ -139,18 +139,20 @@ class Session:
         groups: Sequence[str] | None = None,
         mode: str = "delta",
         source_group: str | None = None,
-        strength: float = 1.0,
+        strength: float | None = None,
         all_faces: bool = False,
     ) -> AgedPhoto:
         """Age the largest face of a photo (or `all_faces`) to each of `groups` (all unless given).
 
         `photo`: a path, PIL image or array, see `read_photo`. `mode`: "delta" adds the generated change to
         the photo, "raw" pastes the generated face. `source_group`: the face's own group; searched for if not
-        given. `strength`: 0..2 for delta, 0..1 for raw. Groups are names ("60+") or ages ("67").
+        given. `strength`: 0..2 for delta (1.2 unless given), 0..1 for raw (1). Groups are names ("60+") or ages ("67").
 
         Raises EdgeageError for bad input: no picture, no face, an unknown group, a bad strength, an engine
         that is not there.
         """
+        if strength is None:
+            strength = USUAL_STRENGTHS.get(mode, 1.0)
         check_strength(strength, mode)
         names = self.profile.groups
         targets = range(len(names)) if groups is None else [parse_group(group, names) for group in groups]

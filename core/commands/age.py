@@ -37,7 +37,7 @@ Examples:
 @click.option(
     "--from", "source", metavar="G", help="The face's own group (or age); searched for unless given."
 )
-@click.option("--strength", default=1.0, show_default=True, help="0..2 for delta, 0..1 for raw.")
+@click.option("--strength", type=float, help="0..2 for delta [default: 1.2], 0..1 for raw [default: 1].")
 @click.option("--all-faces", is_flag=True, help="Age every face; the largest only unless given.")
 @click.option("--threads", default=1, show_default=True, help="CPU threads of the engines.")
 @click.option("--force", is_flag=True, help="Write over pictures that are there already.")
@@ -51,7 +51,7 @@ def command(
     mode: str,
     groups: str | None,
     source: str | None,
-    strength: float,
+    strength: float | None,
     all_faces: bool,
     threads: int,
     force: bool,

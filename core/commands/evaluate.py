@@ -30,9 +30,7 @@ Examples:
 @click.option("--faces", type=click.IntRange(1), help="At most so many faces, chosen at random.")
 @click.option("--per-group", type=click.IntRange(1), help="So many faces of each age group.")
 @click.option("--synthetic", default=10_000, show_default=True, help="Generated faces for the age judge.")
-@click.option(
-    "--strength", default=1.0, show_default=True, help="Of the age difference; fix it before you look."
-)
+@click.option("--strength", type=float, help="Of the age difference; what edgeage age takes unless given.")
 @click.option("--paper-table", is_flag=True, help="L-BFGS by pixels, identity and both.")
 @click.option("--paper-faces", default=PAPER_FACES, show_default=True, help="Faces of the paper's table.")
 @click.option(
@@ -55,7 +53,7 @@ def command(
     faces: int | None,
     per_group: int | None,
     synthetic: int,
-    strength: float,
+    strength: float | None,
     paper_table: bool,
     paper_faces: int,
     lfw: Path | None,
@@ -76,6 +74,7 @@ def command(
     import torch
 
     from edgeage.errors import EdgeageError
+    from edgeage.runtime.photo.blend import USUAL_STRENGTHS
     from edgeage.train.checkpoint import load_checkpoint
     from edgeage.train.data import open_source
     from edgeage.train.evaluation.evaluate import Settings, evaluate, write_report
@@ -97,7 +96,7 @@ def command(
         faces=faces,
         per_group=per_group,
         synthetic=synthetic,
-        strength=strength,
+        strength=USUAL_STRENGTHS["delta"] if strength is None else strength,
         paper_faces=paper_faces if paper_table else 0,
     )
     report, picture = evaluate(

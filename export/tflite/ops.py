@@ -36,7 +36,6 @@ VERSIONS = {
     _OP.MUL: 2,
     _OP.PAD: 2,
     _OP.QUANTIZE: 1,
-    _OP.RELU: 2,
     _OP.RELU6: 2,
     _OP.RESHAPE: 1,
     _OP.RESIZE_NEAREST_NEIGHBOR: 2,
@@ -226,11 +225,23 @@ def _leaky_relu(low: Lowering, node: onnx.NodeProto) -> None:
 
 
 def _rectify(low: Lowering, node: onnx.NodeProto) -> None:
-    """A rectifier that no kernel before it could absorb."""
-    code = {"relu": _OP.RELU, "relu6": _OP.RELU6, None: None}[rectifier(node, low.view.constants)]
-    if code is None:
+    """A rectifier that no kernel before it could absorb.
+
+    ReLU as the sum with zero that an ADD rectifies, which is exact (`decide` ties its scales): XNNPACK
+    leaves an int8 RELU to the reference kernels, and 27 of them cut the embedder into 28 partitions.
+    """
+    kind = rectifier(node, low.view.constants)
+    if kind is None:
         raise EdgeageError(f"Clip {node.output[0]} is not a ReLU6; TFLite has no other int8 clamp")
-    emit(low.writer, code, [low.tensor(node.input[0])], [low.tensor(node.output[0])])
+    source, output = low.tensor(node.input[0]), low.tensor(node.output[0])
+    if kind == "relu6":
+        emit(low.writer, _OP.RELU6, [source], [output])
+        return
+    scale = np.array([low.quantization.scale(node.input[0])], dtype=np.float32)
+    zero = low.writer.constant(f"{node.output[0]}:zero", np.zeros(1, dtype=np.int8), scale)
+    options = schema.AddOptionsT()
+    options.fusedActivationFunction = _ACTIVATION["relu"]
+    emit(low.writer, _OP.ADD, [source, zero], [output], options)
 
 
 def _tanh(low: Lowering, node: onnx.NodeProto) -> None:

@@ -246,7 +246,7 @@ def _unary(op: str, **attributes: Any) -> Callable[[], list[onnx.NodeProto]]:
     [
         (_unary("LeakyRelu", alpha=0.2), "LEAKY_RELU", ROUNDING),
         (_unary("LeakyRelu", alpha=0.013), "LEAKY_RELU", ROUNDING),
-        (_unary("Relu"), "RELU", ROUNDING),
+        (_unary("Relu"), "ADD", EXACT),
         (_unary("Tanh"), "TANH", ROUNDING),
         (_unary("MaxPool", kernel_shape=[3, 3], strides=[2, 2]), "MAX_POOL_2D", EXACT),
         (_unary("MaxPool", kernel_shape=[2, 3], strides=[1, 2], pads=[0, 0, 1, 1]), "MAX_POOL_2D", EXACT),

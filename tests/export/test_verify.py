@@ -28,12 +28,12 @@ def _file(*, inner_quantize: bool = False) -> bytes:
     if inner_quantize:
         middle = writer.activation("middle", (1, 4), np.int8, np.float32(0.2))
         ops.quantize(writer, x, middle)
-    ops.emit(writer, ops.schema.BuiltinOperator.RELU, [middle], [y])
+    ops.emit(writer, ops.schema.BuiltinOperator.RELU6, [middle], [y])
     return writer.finish("main", {"x": x}, {"y": y})
 
 
 def test_quantize_inside_is_refused() -> None:
-    assert verify.check_operators(_file(), "int8", 1, 1, "the file") == {"RELU": 1}
+    assert verify.check_operators(_file(), "int8", 1, 1, "the file") == {"RELU6": 1}
     with pytest.raises(EdgeageError, match="the file has 1 QUANTIZE"):
         verify.check_operators(_file(inner_quantize=True), "int8", 1, 1, "the file")
 
