@@ -7,7 +7,9 @@ not on the number of processes or on interruptions.
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -16,7 +18,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,7 @@ FRAME = "utkface"
 ALIGN = ("auto", "always", "never")
 # Kinds whose images are photos with a face in them; the others hold crops that are aligned already.
 _PHOTOS = ("imdb-wiki",)
+_WRITTEN = (PLAN, INDEX, ROWS, "shard-*.npy", "shard-*.json")
 _CHUNK = 32  # records that travel to a worker at a time
 _CHUNKS_PER_WORKER = 3  # what waits in memory
 
@@ -133,11 +136,14 @@ def prepare(source: str, out: Path, options: Options) -> Faces:
 
 def _begin(out: Path, plan: dict[str, Any], options: Options) -> bool:
     """Write the plan, or compare it with the one that is there; True if the store is finished."""
-    for half in out.glob(".*.tmp*"):  # what a killed run was writing
-        half.unlink()
-    if not (out / PLAN).exists():
-        if out.exists() and any(out.iterdir()):
-            raise EdgeageError(f"{out} is not empty and holds no store; choose another folder")
+    # what a killed run was writing; a folder that is no store may hold such files of somebody else
+    half_written = {file for name in _WRITTEN for file in out.glob(f".{name}.tmp*")}
+    begun = (out / PLAN).exists()
+    if not begun and out.exists() and set(out.iterdir()) - half_written:
+        raise EdgeageError(f"{out} is not empty and holds no store; choose another folder")
+    for file in half_written:
+        file.unlink()
+    if not begun:
         write_json(out / PLAN, plan)
         return False
     old = read_json(out / PLAN, "plan of the store")
@@ -288,16 +294,25 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
     if workers == 1:
         yield None
         return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_ignore_interrupt)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin_worker)
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _ignore_interrupt() -> None:
-    """Ctrl-C reaches the whole process group; the parent alone answers it."""
+def _begin_worker() -> None:
+    """Ctrl-C reaches the whole process group; the parent alone answers it. A worker ends with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent ends nobody: its workers would wait for work for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _decoded(

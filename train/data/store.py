@@ -29,8 +29,8 @@ LABELS = ("ids", "ages", "identities", "genders", "races")
 class ShardedImages:
     """uint8 [n, S, S, 3] over memory-mapped shards, indexed like an array; selecting rows copies no pixels.
 
-    An index, a slice or an array of rows or a mask gives a new array in memory; `view` gives an object
-    like this one.
+    An index, a slice or an array of rows or a mask, and after it slices of the images' own axes, gives a
+    new array in memory; `view` gives an object like this one.
     """
 
     dtype = np.dtype(np.uint8)
@@ -50,6 +50,12 @@ class ShardedImages:
         return ShardedImages(self._shards, self._rows[rows])
 
     def __getitem__(self, which: Any) -> Pixels:
+        if isinstance(which, tuple):
+            first, *parts = which
+            if not all(isinstance(part, slice) for part in parts):
+                raise IndexError("images of a store are indexed by rows, then by slices")
+            images = self[first]
+            return images[(slice(None),) * (images.ndim - 3) + tuple(parts)]
         rows = self._rows[which]
         if rows.ndim == 0:
             return self._read(rows[None])[0]

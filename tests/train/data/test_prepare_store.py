@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import select
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +27,7 @@ from edgeage.train.data import Faces, open_source
 from edgeage.train.data import prepare as prepare_module
 from edgeage.train.data.prepare import Options, prepare
 from edgeage.train.data.store import ShardedImages, open_store, verify_store
+from edgeage.train.evaluation.metrics import sharpness
 from edgeage.train.recipes.schema import Recipe
 
 SIZE = 16
@@ -166,6 +172,28 @@ def test_two_workers_write_the_same_bytes(folder: Path, store: Path, tmp_path: P
     assert open_store(tmp_path / "two").fingerprint == open_store(store).fingerprint
 
 
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path):
+    script = (
+        "import os, signal\n"
+        "from edgeage.train.data.prepare import _pool\n"
+        "if __name__ == '__main__':\n"
+        "    with _pool(2) as pool:\n"
+        "        print(pool.submit(os.getpid).result(), flush=True)\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    (tmp_path / "parent.py").write_text(script)
+    arguments = [sys.executable, tmp_path / "parent.py"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        assert parent.wait() == -signal.SIGKILL
+        # workers hold the other end of this pipe: it is at its end when the last of them is gone
+        ended, _, _ = select.select([parent.stdout], [], [], 60)
+        if not ended:
+            os.kill(worker, signal.SIGKILL)
+        assert ended
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -192,10 +220,13 @@ def test_a_changed_source_and_a_foreign_folder_are_refused(tmp_path: Path):
     write_image(image, 1)
     prepare(f"utkface:{source}", tmp_path / "store", SMALL)
     write_image(image, 2, size=33)
+    (source / ".letter.tmp").write_text("of the user")
     with pytest.raises(EdgeageError, match="files or labels are not the same"):
         prepare(f"utkface:{source}", tmp_path / "store", SMALL)
     with pytest.raises(EdgeageError, match="not empty and holds no store"):
         prepare(f"utkface:{source}", source, SMALL)
+    assert (source / ".letter.tmp").read_text() == "of the user"
+    (source / ".letter.tmp").unlink()
     with pytest.raises(EdgeageError, match="needs no preparation"):
         prepare("procedural:9", tmp_path / "other", SMALL)
     image.write_bytes(b"broken")
@@ -225,12 +256,16 @@ def test_images_on_disk_index_like_an_array(store: Path):
     array = np.asarray(images)
     assert (images.shape, images.dtype, images.ndim, len(images)) == (array.shape, array.dtype, 4, 30)
     some = np.array([29, 0, 7, 7, -1])
-    for which in (3, -1, slice(5, 25, 3), slice(None), some, array[:, 0, 0, 0] > 99, [2, 1], some[:0]):
+    rows = (3, -1, slice(5, 25, 3), slice(None), some, array[:, 0, 0, 0] > 99, [2, 1], some[:0])
+    parts = (np.s_[:, 2:5, 1:9], np.s_[3, 2:5], (some, slice(4), slice(None), slice(1)))
+    for which in (*rows, *parts):
         assert (images[which] == array[which]).all()
         assert images[which].shape == array[which].shape
     assert (np.asarray(images.view(some).view(np.array([1, 2]))) == array[some][1:3]).all()
-    with pytest.raises(IndexError):
-        images[30]
+    for wrong in (30, (some, some)):
+        with pytest.raises(IndexError):
+            images[wrong]
+    assert (sharpness(images) == sharpness(array)).all()
 
 
 def test_splits_of_a_store_read_no_pixels(store: Path, monkeypatch: pytest.MonkeyPatch):
