@@ -69,6 +69,7 @@ class Contents:
         calibration: {"fingerprint", "count", "source"}.
         golden: arrays by key, e.g. "encoder/in/image" (see SPEC 2 and `golden_vectors`).
         whole: figures of encoder and generator together (see `edgeage.export.end_to_end`).
+        evaluation: the judges' report on this checkpoint, with its text under "text"; None: not run.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Contents:
     licence: dict[str, str]
     data: dict[str, Any]
     whole: dict[str, float]
+    evaluation: dict[str, Any] | None = None
 
     def operators(self) -> dict[str, dict[str, int]]:
         return {build.spec.name: build.operators for build in self.builds}
@@ -106,8 +108,11 @@ def write_bundle(out: Path, contents: Contents, *, force: bool = False) -> Manif
                 write_bytes(folder / build.path(flavour), data)
         write_tables(folder / "ranges.json", contents.tables)
         write_bytes(folder / "golden.npz", _npz(contents.golden))
+        if contents.evaluation:
+            write_bytes(folder / "EVALUATION.md", contents.evaluation["text"].encode())
         manifest = _manifest(folder, contents)
-        write_bytes(folder / "MODEL_CARD.md", render(manifest, contents.operators()).encode())
+        card = render(manifest, contents.operators(), contents.evaluation)
+        write_bytes(folder / "MODEL_CARD.md", card.encode())
         manifest = _manifest(folder, contents)
         write_json(folder / "manifest.json", manifest.to_dict())
     return manifest

@@ -76,6 +76,7 @@ def export_bundle(
     force: bool = False,
     quiet: bool = False,
     held_out: tuple[Images, NDArray[np.int64]] | None = None,
+    evaluation: dict[str, Any] | None = None,
 ) -> Report:
     """Make a bundle of INT8 engines.
 
@@ -88,6 +89,7 @@ def export_bundle(
         fingerprint: of the images' source.
         count: number of calibration images; up to 120 others check the engines.
         held_out: images that training never saw and their groups; they check the engines, if given.
+        evaluation: report of the judges on this checkpoint, see `edgeage.export.model_card.read_evaluation`.
 
     Raises EdgeageError on bad input or if an engine fails a gate; `out` is then as it was.
     """
@@ -163,6 +165,7 @@ def export_bundle(
         licence=_licence(checkpoint, source),
         data=_data(checkpoint, len(to_validate), seen=held_out is None),
         whole=whole,
+        evaluation=evaluation,
     )
     manifest = write_bundle(out, contents, force=force)
     clock.lap("write the bundle")
@@ -289,6 +292,14 @@ def _data(checkpoint: Checkpoint, validation_images: int, *, seen: bool) -> dict
         "training": {key: training.get(key, "not recorded") for key in ("source", "faces", "fingerprint")},
         "recipe": recipe.get("name", "not recorded") if isinstance(recipe, dict) else str(recipe),
         "revision": checkpoint.meta.get("git", "not recorded"),
+        "origins": [
+            {
+                "checkpoint": origin["checkpoint"],
+                "recipe": origin["recipe"]["name"],
+                "revision": origin["git"],
+            }
+            for origin in checkpoint.meta.get("origins", [])
+        ],
         "stage": checkpoint.meta.get("stage", "not recorded"),
         "step": checkpoint.meta.get("step", "not recorded"),
         "validation_images": validation_images,

@@ -19,6 +19,7 @@ _FAINT = 10.0
     epilog="""\b
 Examples:
   edgeage export runs/edge --calibration utkface:UTKFace.tar --out edge64.agebundle
+  edgeage export runs/edge --calibration utkface:UTKFace.tar --out e.agebundle --evaluation judged
   edgeage export runs/smoke --calibration procedural:400 --out smoke.agebundle --name smoke"""
 )
 @click.argument("checkpoint", type=click.Path(path_type=Path))
@@ -30,6 +31,11 @@ Examples:
     "or procedural:COUNT.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder NAME.agebundle to make.")
+@click.option(
+    "--evaluation",
+    type=click.Path(path_type=Path),
+    help="Report folder of edgeage evaluate on this checkpoint, for the model card.",
+)
 @click.option("--samples", default=300, show_default=True, help="Calibration images; up to 120 more check.")
 @click.option("--seed", default=0, show_default=True, help="Of the pick of the images.")
 @click.option("--name", help="Name of the model; that of the folder unless given.")
@@ -40,6 +46,7 @@ def command(
     checkpoint: Path,
     calibration: str,
     out: Path,
+    evaluation: Path | None,
     samples: int,
     seed: int,
     name: str | None,
@@ -53,6 +60,7 @@ def command(
     from the same scales, and compared with each other. If a comparison fails, no bundle is written.
     """
     from edgeage.export.bundle import check_target
+    from edgeage.export.model_card import read_evaluation
     from edgeage.export.pipeline import export_bundle
     from edgeage.train.checkpoint import load_checkpoint
     from edgeage.train.data import open_source
@@ -60,6 +68,7 @@ def command(
 
     check_target(out, force=force)
     trained = load_checkpoint(checkpoint)
+    judged = None if evaluation is None else read_evaluation(evaluation, trained.sha256)
     quiet = quiet or as_json
     faces = open_source(calibration, image_size=trained.profile.image_size, progress=not quiet)
     data, recipe = trained.meta.get("data", {}), trained.meta.get("recipe", {})
@@ -81,6 +90,7 @@ def command(
         force=force,
         quiet=quiet,
         held_out=held_out,
+        evaluation=judged,
     )
     if as_json:
         click.echo(json.dumps(report.to_dict()))

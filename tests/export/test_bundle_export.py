@@ -15,6 +15,7 @@ from edgeage.calibration.ranges import read_tables
 from edgeage.commands.export import command
 from edgeage.errors import EdgeageError
 from edgeage.export import verify
+from edgeage.export.model_card import read_evaluation
 from edgeage.export.pipeline import Report, export_bundle, mean_faces
 from edgeage.files import sha256
 from edgeage.groups import AGE_GROUPS
@@ -231,3 +232,14 @@ def test_a_checkpoint_of_another_profile_or_none_is_refused(tiny_folder: Path, t
         with pytest.raises(EdgeageError, match=message):
             CliRunner().invoke(command, [str(folder), *out], catch_exceptions=False)
     assert not (tmp_path / "x.agebundle").exists()
+
+
+def test_an_evaluation_of_another_checkpoint_is_refused(tmp_path: Path):
+    (tmp_path / "evaluation.json").write_text('{"checkpoint": {"sha256": "aa"}, "rows": []}')
+    (tmp_path / "EVALUATION.md").write_text("# Evaluation")
+    assert read_evaluation(tmp_path, "aa")["text"] == "# Evaluation"
+    with pytest.raises(EdgeageError, match="run edgeage evaluate on it"):
+        read_evaluation(tmp_path, "bb")
+    (tmp_path / "EVALUATION.md").unlink()
+    with pytest.raises(EdgeageError, match="no whole evaluation report"):
+        read_evaluation(tmp_path, "aa")
