@@ -91,9 +91,9 @@ class Sampler:
         )
 
 
-def rng_for(seed: int, stage: int, step: int) -> np.random.Generator:
-    """The generator of one step; also seeds torch (noise, dropout, augmentation) for this step."""
-    rng = np.random.default_rng((seed, stage, step))
+def rng_for(seed: int, stage: int, step: int, shard: int = 0) -> np.random.Generator:
+    """The generator of one shard of a step; also seeds torch (noise, dropout, augmentation) for it."""
+    rng = np.random.default_rng((seed, stage, step, shard))
     torch.manual_seed(int(rng.integers(0, 2**62)))
     return rng
 
@@ -152,5 +152,6 @@ def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
     kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
     kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, 1, 7)
     padded = F.pad(images, (3, 3, 3, 3), mode="replicate")
-    rows = F.conv2d(padded, kernel, groups=images.shape[1])
-    return F.conv2d(rows, kernel.transpose(2, 3), groups=images.shape[1])
+    with torch.autocast(images.device.type, enabled=False):  # images stay float32 in mixed precision
+        rows = F.conv2d(padded, kernel, groups=images.shape[1])
+        return F.conv2d(rows, kernel.transpose(2, 3), groups=images.shape[1])

@@ -122,11 +122,20 @@ def flatten(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
 def save_checkpoint(
     path: Path, deployed: dict[str, nn.Module], state: dict[str, Tensor], meta: dict[str, Any]
 ) -> None:
-    """Write the folder under a temporary name, then rename: a kill leaves the old one or the new one."""
-    with new_folder(path, replace=True) as folder:
-        save_file(flatten(deployed), folder / "weights.safetensors")
-        save_file({key: value.clone() for key, value in state.items()}, folder / "state.safetensors")
-        write_json(folder / "checkpoint.json", {"format": FORMAT, **meta})
+    """Write the folder under a temporary name, then rename: a kill leaves the old one or the new one.
+
+    Raises EdgeageError if it cannot be written (a full disk); the old one stays.
+    """
+    try:
+        with new_folder(path, replace=True) as folder:
+            save_file(flatten(deployed), folder / "weights.safetensors")
+            save_file({key: value.clone() for key, value in state.items()}, folder / "state.safetensors")
+            write_json(folder / "checkpoint.json", {"format": FORMAT, **meta})
+    except (OSError, SafetensorError) as error:
+        raise EdgeageError(
+            f"cannot save the checkpoint {path}: {error}; the one saved before stays; make room and run "
+            f"the same command to go on from it"
+        ) from None
 
 
 def optimizer_tensors(name: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

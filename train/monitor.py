@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from edgeage.train.stages.base import Context
+from edgeage.train.stages.base import Context, Stage
 
 FACES_SHOWN = 8
+LATENTS_SHOWN = 8
 
 
 def psnr(images: Tensor, others: Tensor) -> Tensor:
@@ -31,9 +32,15 @@ def validation_figures(context: Context) -> dict[str, float]:
     }
 
 
-@torch.no_grad()
-def log_images(writer: SummaryWriter, context: Context, step: int) -> None:
-    writer.add_image("faces", face_grid(context), step)
+def log_pictures(writer: SummaryWriter, stage: Stage, step: int) -> None:
+    """Pictures and figures of what the stage trains: G at fixed latents, E and G on fixed faces."""
+    context = stage.context
+    if "generator" in stage.trained:
+        writer.add_image("latents", latent_grid(context), step)
+    if "encoder" in stage.trained:
+        writer.add_image("faces", face_grid(context), step)
+        for key, value in validation_figures(context).items():
+            writer.add_scalar(f"validation/{key}", value, step)
 
 
 @torch.no_grad()
@@ -43,24 +50,40 @@ def face_grid(context: Context) -> Tensor:
     with evaluating(encoder, generator):
         images, groups = (part[:FACES_SHOWN] for part in context.validation)
         latent = encoder(images)
-        columns = [images, generator(latent, context.one_hot(groups))]
-        for group in range(len(context.spec.groups)):
-            columns.append(generator(latent, context.one_hot(torch.full_like(groups, group))))
-        torch_rng = torch.Generator().manual_seed(0)
-        noise = torch.randn(2, context.spec.latent_size, generator=torch_rng).to(context.device)
-        for row in noise:  # two latents of the prior under the faces
-            tiled = row.expand(len(images), -1)
-            wanted = torch.arange(len(images), device=context.device) % len(context.spec.groups)
-            columns.append(generator(tiled, context.one_hot(wanted)))
-    grid = torch.stack(columns, 1)  # [faces, columns, 3, S, S]
-    picture = grid.permute(2, 0, 3, 1, 4).reshape(3, len(images) * grid.shape[3], -1)
+        rebuilt = generator(latent, context.one_hot(groups))
+        return tiled(
+            torch.cat([images[:, None], rebuilt[:, None], at_all_ages(context, generator, latent)], 1)
+        )
+
+
+@torch.no_grad()
+def latent_grid(context: Context) -> Tensor:
+    """uint8 [3, rows * S, groups * S]: latents of the prior, always the same, at all age groups."""
+    generator = context.best("generator")
+    fixed = torch.Generator().manual_seed(0)
+    latent = torch.randn(LATENTS_SHOWN, context.spec.latent_size, generator=fixed).to(context.device)
+    with evaluating(generator):
+        return tiled(at_all_ages(context, generator, latent))
+
+
+def at_all_ages(context: Context, generator: nn.Module, latent: Tensor) -> Tensor:
+    """Latents [n, latent_size] -> images [n, groups, 3, S, S]."""
+    groups = torch.arange(len(context.spec.groups), device=context.device)
+    columns = [generator(latent, context.one_hot(group.expand(len(latent)))) for group in groups]
+    return torch.stack(columns, 1)
+
+
+def tiled(grid: Tensor) -> Tensor:
+    """Images [rows, columns, 3, S, S] in [-1, 1] -> one uint8 [3, rows * S, columns * S] on the CPU."""
+    rows, columns, _, size, _ = grid.shape
+    picture = grid.permute(2, 0, 3, 1, 4).reshape(3, rows * size, columns * size)
     return ((picture + 1) * 127.5).round().clamp(0, 255).byte().cpu()
 
 
 class evaluating:
     """Switches modules to eval mode and back to what they were."""
 
-    def __init__(self, *modules: torch.nn.Module) -> None:
+    def __init__(self, *modules: nn.Module) -> None:
         self.modules = [(module, module.training) for module in modules]
 
     def __enter__(self) -> None:

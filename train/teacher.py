@@ -60,10 +60,11 @@ class Teacher(nn.Module):
         """Images [n, 3, S, S] in [-1, 1] -> unit embeddings float32 [n, 192], in batches."""
         device = next(self.parameters()).device
         run = self._run_file if device.type == "cpu" else self
-        found = [
-            run(part.float().to(device)).cpu()
-            for part in tqdm(torch.split(images, BATCH), desc=progress, disable=progress is None)
-        ]
+        with torch.autocast(device.type, enabled=False):  # labels are float32 in mixed precision too
+            found = [
+                run(part.float().to(device)).cpu()
+                for part in tqdm(torch.split(images, BATCH), desc=progress, disable=progress is None)
+            ]
         embeddings: NDArray[np.float32] = torch.cat(found).numpy()
         return embeddings
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -12,13 +15,18 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 from safetensors.torch import load_file
 from tests_support import edgeage
 
 from edgeage.errors import EdgeageError
+from edgeage.train import checkpoint as ckpt
 from edgeage.train import run as running
+from edgeage.train.batches import to_images
+from edgeage.train.data import open_source
 from edgeage.train.recipes.schema import load_recipe
 from edgeage.train.run import RunOptions, train
+from edgeage.train.stages.base import Phases, Stage
 from edgeage.train.teacher import Teacher
 
 SOURCE = "procedural:96"
@@ -62,11 +70,14 @@ def test_a_killed_process_resumes(tmp_path: Path, tiny_recipe: str):
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    reached = json.loads((running.ckpt.find_checkpoint(run) / "checkpoint.json").read_text())["step"]
+    reached = json.loads((ckpt.find_checkpoint(run) / "checkpoint.json").read_text())["step"]
     said: list[str] = []
     train(load_recipe(tiny_recipe), options(run, until=2), say=said.append)
     assert f"Resuming at stage 1 of 4, step {reached}" in said
     assert json.loads((run / "checkpoint/checkpoint.json").read_text())["step"] == reached + 2
+    train(load_recipe(tiny_recipe), options(tmp_path / "whole", until=reached + 2))
+    resumed, whole = tensors(run), tensors(tmp_path / "whole")
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
 def test_sigterm_saves_and_stops(tmp_path: Path, tiny_recipe: str, monkeypatch: pytest.MonkeyPatch):
@@ -96,9 +107,9 @@ def test_training_learns(tmp_path: Path, tiny_recipe: str):
     ]
     Path(tiny_recipe).write_text(json.dumps(text))
     train(load_recipe(tiny_recipe), options(tmp_path / "run"))
-    checkpoint = running.ckpt.load_checkpoint(tmp_path / "run")
-    faces = running.open_source("procedural:96:7", 32)  # other persons
-    images = running.to_images(torch.from_numpy(faces.images))
+    checkpoint = ckpt.load_checkpoint(tmp_path / "run")
+    faces = open_source("procedural:96:7", 32)  # other persons
+    images = to_images(torch.from_numpy(faces.images))
     rebuilt = checkpoint.networks["generator"](
         checkpoint.networks["encoder"](images), torch.eye(6)[torch.from_numpy(faces.groups)]
     )
@@ -127,14 +138,154 @@ def test_losses_that_are_not_finite_stop_the_run_and_keep_the_checkpoint(tmp_pat
     train(recipe, options(tmp_path / "run", until=2))
     before = (tmp_path / "run/checkpoint/weights.safetensors").read_bytes()
 
-    def poisoned(self: object, step: int, rng: object) -> dict[str, torch.Tensor]:
-        return {"total": torch.tensor(float("nan"))}
+    def poisoned(self: Stage, step: int, rng: object) -> Phases:
+        loss = self.trained["embedder"].get_parameter("embedding.bias").sum() * float("nan")
+        yield "embedder", loss
+        return {"total": loss.detach()}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edgeage.train.stages.recogniser.RecogniserStage.step", poisoned)
         with pytest.raises(EdgeageError, match=r"stage recogniser, step 2: losses are not finite"):
             train(recipe, options(tmp_path / "run"))
     assert (tmp_path / "run/checkpoint/weights.safetensors").read_bytes() == before
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, tiny_recipe: str):
+    """A finite loss can have an infinite gradient: the loss shows it one step later, after a checkpoint."""
+    recipe = load_recipe(tiny_recipe)
+    train(recipe, options(tmp_path / "run", until=2))
+    before = (tmp_path / "run/checkpoint/weights.safetensors").read_bytes()
+
+    def steep(self: Stage, step: int, rng: object) -> Phases:
+        bias = self.trained["embedder"].get_parameter("embedding.bias")
+        loss = (bias - bias.detach()).abs().sqrt().sum()  # 0, with an infinite slope
+        yield "embedder", loss
+        return {"total": loss.detach()}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgeage.train.stages.recogniser.RecogniserStage.step", steep)
+        with pytest.raises(EdgeageError, match=r"stage 1, step 3: \d+ weights are not finite"):
+            train(recipe, options(tmp_path / "run", until=1))
+    assert (tmp_path / "run/checkpoint/weights.safetensors").read_bytes() == before
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, tiny_recipe: str):
+    """A limit of the file size stands for the disk: the system refuses the write halfway."""
+    recipe, run = load_recipe(tiny_recipe), tmp_path / "run"
+    train(recipe, options(run, until=2))
+    before = (run / "checkpoint/state.safetensors").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(EdgeageError, match="cannot save the checkpoint") as caught:
+            train(recipe, options(run, until=2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len(str(caught.value).splitlines()) == 1
+    assert (run / "checkpoint/state.safetensors").read_bytes() == before
+    assert not [path.name for path in run.iterdir() if "tmp" in path.name]
+    train(recipe, options(run, until=2))  # room again: the same command goes on
+    assert json.loads((run / "checkpoint/checkpoint.json").read_text())["step"] == 4
+
+
+def test_a_disk_that_is_full_for_the_logs_is_one_line(tmp_path: Path, tiny_recipe: str):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "events.out")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgeage.train.loop.LOG_EVERY", 1)
+        patch.setattr("torch.utils.tensorboard.SummaryWriter.add_scalar", full)
+        with pytest.raises(EdgeageError, match=r"cannot write to events.out: No space left on device"):
+            train(load_recipe(tiny_recipe), options(tmp_path / "run"))
+
+
+def test_what_kills_left_is_removed(tmp_path: Path, tiny_recipe: str):
+    left = tmp_path / "run" / ".checkpoint.tmp-999999"
+    left.mkdir(parents=True)
+    (left / "weights.safetensors").write_bytes(b"half")
+    train(load_recipe(tiny_recipe), options(tmp_path / "run", until=1))
+    assert not left.exists()
+
+
+def test_shards_of_a_run_stay(tmp_path: Path, tiny_recipe: str):
+    recipe = load_recipe(tiny_recipe)
+    train(recipe, options(tmp_path / "run", until=3, shards=2))
+    with pytest.raises(EdgeageError, match="shards: 2 -> 4"):
+        train(recipe, options(tmp_path / "run", until=1, shards=4))
+    train(recipe, options(tmp_path / "run", until=3))
+    train(recipe, options(tmp_path / "whole", until=6, shards=2))
+    parts, whole = tensors(tmp_path / "run"), tensors(tmp_path / "whole")
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    with pytest.raises(EdgeageError, match="a batch of 8 does not divide into 3 shards"):
+        train(recipe, options(tmp_path / "other", shards=3))
+
+
+def test_mixed_precision_runs_all_stages(tmp_path: Path, tiny_recipe: str):
+    train(load_recipe(tiny_recipe), options(tmp_path / "run", precision="bf16"))
+    saved = tensors(tmp_path / "run")
+    assert all(value.dtype != torch.bfloat16 and value.isfinite().all() for value in saved.values())
+    meta = json.loads((tmp_path / "run/checkpoint/checkpoint.json").read_text())
+    assert (meta["precision"], meta["shards"]) == ("bf16", 1)
+    with pytest.raises(EdgeageError, match="unknown precision 'half'"):
+        train(load_recipe(tiny_recipe), options(tmp_path / "other", precision="half"))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's tracer
+def test_compiled_networks_keep_their_names_and_take_second_derivatives(
+    tmp_path: Path, tiny_recipe: str, monkeypatch: pytest.MonkeyPatch
+):
+    recipe = json.loads(Path(tiny_recipe).read_text())
+    recipe["stages"] = [recipe["stages"][1]]
+    recipe["stages"][0] |= {"steps": 3, "r1_every": 2}
+    Path(tiny_recipe).write_text(json.dumps(recipe))
+    # traced, with the backward pass traced too, but without the minutes that a C++ compiler takes
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compile_module(self, backend="aot_eager"))
+    train(load_recipe(tiny_recipe), options(tmp_path / "plain"))
+    train(load_recipe(tiny_recipe), options(tmp_path / "compiled", compile=True))
+    plain, compiled = tensors(tmp_path / "plain"), tensors(tmp_path / "compiled")
+    assert plain.keys() == compiled.keys()
+    for key, value in plain.items():
+        torch.testing.assert_close(compiled[key], value, rtol=1e-2, atol=1e-3, msg=key)
+
+
+def test_the_run_folder_tells_its_story(tmp_path: Path, tiny_recipe: str):
+    recipe, run = load_recipe(tiny_recipe), tmp_path / "run"
+    train(recipe, options(run, until=2))
+    train(recipe, options(run))
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["precision"] == "float32"
+    assert (environment["shards"], environment["processes"], environment["compile"]) == (1, 1, False)
+    assert environment["packages"]["torch"] == torch.__version__
+    assert environment["git"]
+    assert environment["command"]
+    lines = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    told = [(line["event"], line["stage"], line["step"]) for line in lines]
+    assert told == [("started", 0, 0), ("stopped", 0, 2), ("resumed", 0, 2), ("finished", 4, 0)]
+    data = json.loads((run / "data.json").read_text())
+    assert json.loads((run / "checkpoint/checkpoint.json").read_text())["data"] == {
+        key: data[key] for key in ("fingerprint", "faces", "source")
+    }
+
+
+def test_pictures_are_of_the_same_faces_and_latents(tmp_path: Path, tiny_recipe: str):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgeage.train.loop.IMAGES_EVERY", 3)
+        patch.setattr("edgeage.train.loop.LOG_EVERY", 3)
+        train(load_recipe(tiny_recipe), options(tmp_path / "run"))
+    events = EventAccumulator(str(tmp_path / "run/tensorboard"), {"images": 0, "scalars": 0}).Reload()
+    # stages: recogniser to 6, cgan to 12, encoder to 18, identity to 24
+    assert [event.step for event in events.Images("latents")] == [9, 12, 21, 24]
+    assert [event.step for event in events.Images("faces")] == [15, 18, 21, 24]
+    assert {(event.width, event.height) for event in events.Images("latents")} == {(6 * 32, 8 * 32)}
+    assert {(event.width, event.height) for event in events.Images("faces")} == {(8 * 32, 8 * 32)}
+    before, after = events.Images("faces")[:2]  # the encoder's stage leaves G as it is
+    first, second = (Image.open(io.BytesIO(event.encoded_image_string)) for event in (before, after))
+    assert first.crop((0, 0, 32, 256)).tobytes() == second.crop((0, 0, 32, 256)).tobytes()
+    assert first.tobytes() != second.tobytes()
+    assert [event.step for event in events.Scalars("cgan/generator")] == [9, 12]
 
 
 def test_identity_stage_refuses_an_untrained_recogniser(tmp_path: Path, tiny_recipe: str):

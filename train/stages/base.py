@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,15 +49,31 @@ class Context:
         if name not in self.averages:
             self.averages[name] = copy.deepcopy(self.networks[name]).eval().requires_grad_(False)
 
+    def tensors(self) -> list[Tensor]:
+        """Weights and buffers of all networks and averages, in one order."""
+        modules = [*self.networks.items(), *self.averages.items()]
+        return [tensor for _, module in modules for tensor in module.state_dict().values()]
+
     def one_hot(self, groups: Tensor) -> Tensor:
         return torch.eye(len(self.spec.groups), device=self.device)[groups]
 
 
+# what `Stage.step` yields: the name of an optimizer and the loss that it steps down
+Phases = Generator[tuple[str, Tensor], None, dict[str, Tensor]]
+
+
 class Stage(ABC):
-    """One way of training. Everything it needs to resume is in `trained`, `averages` and `optimizers`."""
+    """One way of training. Everything it needs to resume is in `trained`, `averages` and `optimizers`.
+
+    Attributes:
+        decays: network -> decay per step of its average.
+        compiled: whether `trained` runs through torch.compile.
+    """
 
     def __init__(self, context: Context, trained: Iterable[str]) -> None:
         self.context = context
+        self.decays: dict[str, float] = {}
+        self.compiled = False
         self.trained = {name: context.networks[name] for name in trained}
         for module in self.trained.values():
             module.to(memory_format=torch.channels_last).train().requires_grad_(True)
@@ -85,30 +102,44 @@ class Stage(ABC):
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rates[name] * factor
 
-    def update(self, name: str, loss: Tensor) -> None:
-        """One optimizer step; the loop has checked that losses are finite before they are kept."""
-        optimizer = self.optimizers[name]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+    def compile(self) -> None:
+        """Run the trained networks through torch.compile; the names of their weights stay."""
+        for module in self.trained.values():
+            module.compile()
+        self.compiled = True
 
-    def average_step(self, name: str, decay: float, step: int) -> None:
-        """Move the average of a network towards it, faster in the beginning."""
-        keep = min(decay, (step + 1) / (step + 10))
-        average = self.context.averages[name].state_dict()
+    def twice_differentiable(self, needed: bool = True) -> AbstractContextManager[object]:
+        """Calls whose gradient is itself differentiated go here: torch.compile cannot do that."""
+        return torch.compiler.set_stance("force_eager") if self.compiled and needed else nullcontext()
+
+    def keep_average(self, name: str, decay: float) -> None:
+        """Keep an exponential moving average of a trained network, from its present weights on."""
+        self.context.average(name)
+        self.decays[name] = decay
+
+    def move_averages(self, step: int) -> None:
+        """Move the averages towards their networks, faster in the beginning."""
         with torch.no_grad():
-            for key, value in self.context.networks[name].state_dict().items():
-                if value.dtype.is_floating_point:
-                    average[key].lerp_(value, 1 - keep)
-                else:
-                    average[key].copy_(value)
+            for name, decay in self.decays.items():
+                keep = min(decay, (step + 1) / (step + 10))
+                average = self.context.averages[name].state_dict()
+                for key, value in self.trained[name].state_dict().items():
+                    if value.dtype.is_floating_point:
+                        average[key].lerp_(value, 1 - keep)
+                    else:
+                        average[key].copy_(value)
 
     def begin(self) -> None:  # noqa: B027 (most stages have nothing to do)
         """What happens once, before the first step; a resumed stage has it behind it."""
 
     @abstractmethod
-    def step(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Do one optimisation step; returns the losses to log (detached scalars)."""
+    def step(self, step: int, rng: np.random.Generator) -> Phases:
+        """One step on one shard of a batch.
+
+        Yields (optimizer, loss) wherever that optimizer has to step before the computation goes on; the
+        loop lets all shards come so far, sums their gradients, and steps. Returns the losses to log
+        (detached scalars, the same names on all shards).
+        """
 
     def finish(self) -> None:
         """Leave the trained networks ready for the stages that follow."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from edgeage.train.networks.discriminator import adversarial_losses, generator_loss, r1_penalty
 from edgeage.train.recipes.schema import Cgan
-from edgeage.train.stages.base import Context, Stage, detached
+from edgeage.train.stages.base import Context, Phases, Stage, detached
 
 
 class CganStage(Stage):
@@ -18,9 +17,9 @@ class CganStage(Stage):
         for name, module in self.trained.items():
             self.add_optimizer(name, [module], options.learning_rate, options.betas)
         if options.ema:
-            context.average("generator")
+            self.keep_average("generator", options.ema)
 
-    def step(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
+    def step(self, step: int, rng: np.random.Generator) -> Phases:
         options, context = self.options, self.context
         generator, discriminator = self.trained["generator"], self.trained["discriminator"]
         batch = context.sampler.draw(options.batch, options.balanced, rng)
@@ -32,16 +31,15 @@ class CganStage(Stage):
 
         penalise = options.r1_gamma > 0 and step % options.r1_every == 0
         real = batch.images.detach().requires_grad_(penalise)
-        real_logits = discriminator(real, batch.conditions)
+        with self.twice_differentiable(penalise):
+            real_logits = discriminator(real, batch.conditions)
         loss_d = adversarial_losses(options.loss, real_logits, discriminator(fake.detach(), wanted))
         losses = {"discriminator": loss_d}
         if penalise:
             losses["r1"] = r1_penalty(real_logits, real)
             loss_d = loss_d + options.r1_every * options.r1_gamma / 2 * losses["r1"]
-        self.update("discriminator", loss_d)
+        yield "discriminator", loss_d
 
         losses["generator"] = generator_loss(options.loss, discriminator(fake, wanted))
-        self.update("generator", losses["generator"])
-        if options.ema:
-            self.average_step("generator", options.ema, step)
+        yield "generator", losses["generator"]
         return detached(losses)

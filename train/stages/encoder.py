@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from edgeage.train.recipes.schema import InitialLatent
-from edgeage.train.stages.base import Context, Stage, detached
+from edgeage.train.stages.base import Context, Phases, Stage, detached
 
 
 class EncoderStage(Stage):
@@ -17,7 +16,7 @@ class EncoderStage(Stage):
         self.options = options
         self.add_optimizer("encoder", [self.trained["encoder"]], options.learning_rate, options.betas)
 
-    def step(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
+    def step(self, step: int, rng: np.random.Generator) -> Phases:
         options, context = self.options, self.context
         encoder, generator = self.trained["encoder"], context.best("generator")
         latent = torch.randn(options.batch, context.spec.latent_size, device=context.device)
@@ -31,5 +30,5 @@ class EncoderStage(Stage):
             rebuilt = generator(encoder(batch.images), batch.conditions)
             losses["pixel"] = F.l1_loss(rebuilt, batch.images)
             total = total + options.real_weight * losses["pixel"]
-        self.update("encoder", total)
+        yield "encoder", total
         return detached(losses)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from edgeage.errors import EdgeageError
 from edgeage.train.recipes.schema import Identity
-from edgeage.train.stages.base import Context, Stage, detached
+from edgeage.train.stages.base import Context, Phases, Stage, detached
 
 
 class IdentityStage(Stage):
@@ -34,7 +33,7 @@ class IdentityStage(Stage):
         self.trained["generator"].eval()
         self.add_optimizer("both", self.trained.values(), options.learning_rate, options.betas)
 
-    def step(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
+    def step(self, step: int, rng: np.random.Generator) -> Phases:
         options = self.options
         batch = self.context.sampler.draw(options.batch, options.balanced, rng)
         rebuilt = self.trained["generator"](self.trained["encoder"](batch.images), batch.conditions)
@@ -45,5 +44,5 @@ class IdentityStage(Stage):
             "identity": (found - target).pow(2).sum(1).mean(),
             "pixel": F.l1_loss(rebuilt, batch.images),
         }
-        self.update("both", losses["identity"] + options.pixel_weight * losses["pixel"])
+        yield "both", losses["identity"] + options.pixel_weight * losses["pixel"]
         return detached(losses)

@@ -11,7 +11,7 @@ from edgeage.errors import EdgeageError
 from edgeage.train.batches import Batch, vary
 from edgeage.train.networks.discriminator import adversarial_losses, generator_loss, r1_penalty
 from edgeage.train.recipes.schema import Joint
-from edgeage.train.stages.base import Context, Stage, detached
+from edgeage.train.stages.base import Context, Phases, Stage, detached
 
 RAMP = 0.1  # share of the steps over which the aging terms rise to their weight
 
@@ -28,10 +28,10 @@ class JointStage(Stage):
         self.add_optimizer(
             "discriminator", [self.trained["discriminator"]], options.discriminator_learning_rate, (0.0, 0.99)
         )
-        context.average("encoder")
-        context.average("generator")
+        self.keep_average("encoder", options.ema)
+        self.keep_average("generator", options.ema)
 
-    def step(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
+    def step(self, step: int, rng: np.random.Generator) -> Phases:
         options, context = self.options, self.context
         batch = context.sampler.draw(options.batch, options.balanced, rng)
         latent = self.trained["encoder"](batch.images)
@@ -42,11 +42,9 @@ class JointStage(Stage):
         if progress < options.aging_from:
             rebuilt = self.trained["generator"](latent, batch.conditions)
             total, losses = self.reconstruction(batch, rebuilt)
-            self.update("painters", total)
+            yield "painters", total
         else:
-            losses = self.aging_step(step, strength, batch, latent)
-        self.average_step("encoder", options.ema, step)
-        self.average_step("generator", options.ema, step)
+            losses = yield from self.aging_step(step, strength, batch, latent)
         return detached(losses)
 
     def reconstruction(self, batch: Batch, rebuilt: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -68,7 +66,7 @@ class JointStage(Stage):
         )
         return total, losses
 
-    def aging_step(self, step: int, strength: float, batch: Batch, latent: Tensor) -> dict[str, Tensor]:
+    def aging_step(self, step: int, strength: float, batch: Batch, latent: Tensor) -> Phases:
         """Reconstruction of the batch, and another age group for half of it."""
         options, context = self.options, self.context
         half = options.batch // 2
@@ -108,28 +106,29 @@ class JointStage(Stage):
                 + options.adversarial * losses["adversarial"]
             )
         )
-        self.update("painters", total)
-        losses["discriminator"] = self.discriminator_step(step, batch, output.detach(), wanted, losses)
-        return losses
+        yield "painters", total
+        total, more = self.discriminator_losses(step, batch, output.detach(), wanted)
+        yield "discriminator", total
+        return {**losses, **more}
 
     def shown(self, images: Tensor) -> Tensor:
         """What D sees of some images."""
         return vary(images) if self.options.diff_augment else images
 
-    def discriminator_step(
-        self, step: int, batch: Batch, output: Tensor, wanted: Tensor, losses: dict[str, Tensor]
-    ) -> Tensor:
+    def discriminator_losses(
+        self, step: int, batch: Batch, output: Tensor, wanted: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         options, discriminator = self.options, self.trained["discriminator"]
         penalise = step % options.r1_every == 0
         real = self.shown(batch.images[-len(output) :]).detach().requires_grad_(penalise)
-        logits = discriminator(real, batch.conditions[-len(output) :])
+        with self.twice_differentiable(penalise):
+            logits = discriminator(real, batch.conditions[-len(output) :])
         loss = adversarial_losses("logistic", logits, discriminator(self.shown(output), wanted))
-        total = loss
+        losses = {"discriminator": loss}
         if penalise:
             losses["r1"] = r1_penalty(logits, real)
-            total = loss + options.r1_every * options.r1_gamma / 2 * losses["r1"]
-        self.update("discriminator", total)
-        return loss
+            loss = loss + options.r1_every * options.r1_gamma / 2 * losses["r1"]
+        return loss, losses
 
 
 def chroma(images: Tensor) -> Tensor:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from edgeage.errors import EdgeageError
 from edgeage.train.batches import vary_geometry, vary_light
 from edgeage.train.networks.recogniser import PerceptualNet
 from edgeage.train.recipes.schema import Perceptual
-from edgeage.train.stages.base import Context, Stage, detached
+from edgeage.train.stages.base import Context, Phases, Stage, detached
 
 AGE_SPREAD = 2.2  # soft labels exp(-2.2 |i - j|): a neighbouring group is a small mistake
 
@@ -38,7 +37,7 @@ class PerceptualStage(Stage):
         distance = (torch.arange(len(counts))[:, None] - torch.arange(len(counts))[None]).abs().float()
         self.soft_labels = torch.softmax(-AGE_SPREAD * distance, 1).to(context.device)
 
-    def step(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
+    def step(self, step: int, rng: np.random.Generator) -> Phases:
         options = self.options
         batch = self.context.sampler.draw(options.batch, options.balanced, rng)
         assert batch.teacher is not None  # build_perceptual has checked it
@@ -48,5 +47,5 @@ class PerceptualStage(Stage):
             "identity": 1 - (identity * batch.teacher).sum(1).mean(),
             "age": F.cross_entropy(age + self.log_prior, self.soft_labels[batch.groups]),
         }
-        self.update("perceptual", 3 * losses["identity"] + losses["age"])
+        yield "perceptual", 3 * losses["identity"] + losses["age"]
         return detached(losses)

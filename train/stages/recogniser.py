@@ -14,7 +14,7 @@ from edgeage.errors import EdgeageError
 from edgeage.train.batches import degrade, vary_geometry, vary_light
 from edgeage.train.networks.mobilefacenet import MobileFaceNet, start_from
 from edgeage.train.recipes.schema import Recogniser
-from edgeage.train.stages.base import Context, Stage, detached
+from edgeage.train.stages.base import Context, Phases, Stage, detached
 from edgeage.train.teacher import Teacher, placement
 
 TEMPERATURE = 16.0  # of the cosine softmax over persons
@@ -61,9 +61,9 @@ class RecogniserStage(Stage):
         if isinstance(embedder := self.trained["embedder"], MobileFaceNet):
             embedder.equalise(few_images(self.context))
 
-    def step(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
+    def step(self, step: int, rng: np.random.Generator) -> Phases:
         losses = self.distil(rng) if self.options.target == "teacher" else self.tell_persons_apart(rng)
-        self.update("embedder", losses["total"])
+        yield "embedder", losses["total"]
         return detached(losses)
 
     def distil(self, rng: np.random.Generator) -> dict[str, Tensor]:
