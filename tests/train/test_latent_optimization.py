@@ -129,6 +129,30 @@ def test_lbfgs_finds_what_it_is_asked_for(nets, face: Face, mode):
     assert end.mean() < 0.1 * start.mean()
 
 
+def test_lbfgs_gives_the_best_it_has_seen(nets, face: Face):
+    """A line search may end on a worse point than one it passed."""
+    generator, embedder = nets
+    seen: list[Tensor] = []
+
+    def watched(latent: Tensor, condition: Tensor) -> Tensor:
+        seen.append(latent.detach().clone())
+        return generator(latent, condition)
+
+    alone = Face(face.images[:1], face.conditions[:1], face.target[:1])
+    settings = RefinementSettings()
+    for seed in range(6):
+        seen.clear()
+        torch.manual_seed(seed)
+        z = 3 * torch.randn(1, LATENT, dtype=torch.float64)
+        found = optimise(watched, embedder, z, alone, "identity", iterations=1)
+        with torch.no_grad():
+            told, *passed = (
+                float(losses(generator, embedder, one, alone, settings, "identity")[0])
+                for one in (found, *seen)
+            )
+        assert told == min(passed)
+
+
 def test_no_gradient_stays_on_the_nets_or_the_latent(nets, face: Face):
     generator, embedder = nets
     z = torch.randn(3, LATENT, dtype=torch.float64)

@@ -22,6 +22,7 @@ PARTS = ("test", "validation", "all")
 FALSE_MATCH_RATE = 1e-3
 _MOST_IMPOSTORS = 2000  # faces whose pairs are formed
 _LEAST_FACES = 12
+_BLOCK = 4096  # of images in memory: a store may hold more than fits
 _PER_FACE = ("images", "ages", "groups", "embeddings", "judged_ages", "sharpness")
 
 
@@ -126,16 +127,17 @@ class Subject:
 
 def examine(faces: Faces, training: Faces | None, judges: Judges) -> Subject:
     """Let the judges see the real faces; baselines come from `training`, else from the faces themselves."""
-    embeddings = judges.embeddings(faces.images, "real faces")
-    mean_faces, mean_ages = _means(training or faces)
+    images = np.asarray(faces.images[:])
+    embeddings = judges.embeddings(images, "real faces")
+    mean_faces, mean_ages = _means(faces if training is None else training)
     return Subject(
-        images=faces.images,
+        images=images,
         ages=faces.ages,
         groups=faces.groups,
         labels=_labels(faces),
         embeddings=embeddings,
-        judged_ages=judges.ages(faces.images, "real faces"),
-        sharpness=metrics.sharpness(faces.images),
+        judged_ages=judges.ages(images, "real faces"),
+        sharpness=metrics.sharpness(images),
         impostors=_impostors(faces, embeddings),
         mean_faces=mean_faces,
         mean_ages=mean_ages,
@@ -174,9 +176,11 @@ def _means(faces: Faces) -> tuple[Pixels, NDArray[np.float64]]:
     """Mean image and mean age of every group; of all faces where a group is empty."""
     images, ages = [], []
     for group in range(len(AGE_GROUPS)):
-        members = faces.groups == group
-        if not members.any():
-            members[:] = True
-        images.append(np.rint(faces.images[members].mean(0)).astype(np.uint8))
+        members = np.flatnonzero(faces.groups == group)
+        if not len(members):
+            members = np.arange(len(faces))
+        blocks = (members[start : start + _BLOCK] for start in range(0, len(members), _BLOCK))
+        total = sum(faces.images[block].sum(0, dtype=np.int64) for block in blocks)
+        images.append(np.rint(total / len(members)).astype(np.uint8))
         ages.append(faces.ages[members].mean())
     return np.stack(images), np.array(ages)

@@ -140,6 +140,12 @@ def test_trailing_bytes_and_missing_layers_are_refused(written: Written):
         parse(written.header + b"".join(swapped))
 
 
+def test_another_stride_is_another_network(written: Written):
+    stem = written.body[0].replace(integers(STEM, 7, 7, 2, 2, 0, 0), integers(STEM, 7, 7, 1, 1, 0, 0))
+    with pytest.raises(EdgeageError, match=r"a convolution is \(32, 7, 7, 1, 1, 0, 0\)"):
+        parse(written.header + stem + b"".join(written.body[1:]))
+
+
 def test_weights_that_are_not_finite_are_refused(written: Written):
     dense = written.dense.copy()
     dense[3, 4] = np.nan

@@ -18,7 +18,7 @@ from edgeage.cli import cli
 from edgeage.errors import EdgeageError
 from edgeage.train.checkpoint import Checkpoint, save_checkpoint
 from edgeage.train.data import Faces, open_source
-from edgeage.train.evaluation import aging
+from edgeage.train.evaluation import aging, metrics
 from edgeage.train.evaluation import evaluate as evaluation
 from edgeage.train.evaluation.evaluate import Settings, evaluate, write_report
 from edgeage.train.evaluation.outputs import Model, add_difference, pixels, tensors
@@ -246,6 +246,47 @@ def test_the_no_model_row_is_what_it_says(checkpoint: Checkpoint, faces: Faces, 
     change = np.stack([means[t] - means[g] for t, g in zip(targets, subject.groups, strict=True)])
     expected = (faces.images + change).clip(0, 255)
     assert np.abs(no_model(targets) - expected).max() <= 1.5
+
+
+def test_the_mean_face_is_that_of_the_own_group(outcome, checkpoint: Checkpoint, faces: Faces):
+    test, training = choose_faces(faces, checkpoint).faces, choose_faces(faces, checkpoint).training
+    assert training is not None
+    means = np.stack([training.images[training.groups == group].mean(0) for group in range(6)])
+    expected = metrics.psnr(np.rint(means).astype(np.uint8)[test.groups], test.images).mean()
+    told = row(outcome[0], "reconstruction", "mean face of the group")["figures"]["psnr_db"]["value"]
+    assert told == pytest.approx(expected)
+
+
+def test_ages_are_read_at_their_groups(faces: Faces, fake_judges: Any):
+    """A way to age that only brightens, which is what the test double takes for age."""
+    subject = examine(faces, None, fake_judges)
+
+    def brighten(targets: np.ndarray) -> np.ndarray:
+        return np.broadcast_to((50 * targets)[:, None, None, None], faces.images.shape).astype(np.uint8)
+
+    (told,) = (summarise(one, {}) for one in aging.all_ages(subject, {"brighten": brighten}, fake_judges))
+    assert told["figures"]["age_range"]["value"] == pytest.approx(250 / 255 * 80)
+    assert told["figures"]["age_range_sd"]["value"] == pytest.approx(0)
+    assert told["figures"]["monotonicity"]["value"] == 1
+    assert told["figures"]["pooled_spearman"]["value"] == pytest.approx(1)
+    assert told["facts"]["judged_age_at"]["60+"] == pytest.approx(250 / 255 * 80)
+    white = np.full(faces.images.shape, 250, np.uint8)
+    distance = metrics.distances(fake_judges.embeddings(white, ""), subject.embeddings)
+    assert told["figures"]["judge_distance_to_60+"]["value"] == pytest.approx(distance.mean())
+    assert told["figures"]["same_lax_to_60+"]["value"] == (distance < 0.6).mean()
+
+
+def test_accuracy_does_not_depend_on_the_mix_of_ages(outcome):
+    for name in ("real faces", "prior N(0, I)", "fitted normal", "encoded"):
+        told = row(outcome[0], "synthetic faces", name)
+        groups = told["by"]["target group"].values()
+        for figure in ("exact_group", "within_one", "absolute_error"):
+            mean = np.mean([group[figure] for group in groups])
+            assert told["figures"][figure]["value"] == pytest.approx(mean)
+    real, prior = (row(outcome[0], "synthetic faces", name) for name in ("real faces", "prior N(0, I)"))
+    gap = real["figures"]["exact_group"]["value"] - prior["figures"]["exact_group"]["value"]
+    assert prior["facts"]["points_below_real"] == pytest.approx(100 * gap)
+    assert prior["faces"] == 48
 
 
 def test_rows_count_shares_and_means_by_label():

@@ -91,7 +91,10 @@ def test_a_missing_archive_names_its_package(packages: Path, tmp_path: Path):
 def test_a_full_disk_leaves_nothing_half_written(
     packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    write = Path.write_bytes
+
     def full(self: Path, data: bytes) -> int:
+        write(self, data[:100])
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)

@@ -119,6 +119,7 @@ def test_harmonic_consistency(same: float, difference: float):
     assert min(100 * same, age) - 1e-9 <= value <= max(100 * same, age) + 1e-9
     assert value <= 2 * min(100 * same, age) + 1e-9  # one bad side cannot be bought back
     assert metrics.harmonic_consistency(1.0, 0.0) == 100
+    assert metrics.harmonic_consistency(0.8, 10.0) == pytest.approx(2 * 80 * 75 / 155)
     assert metrics.harmonic_consistency(0.0, 40.0) == 0
 
 
