@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from edgeage.train.distributed import Processes, join_processes, shards_of
 from edgeage.train.inputs import Inputs, fixed_validation, load_inputs
 from edgeage.train.loop import Position, Steps, run_stage, shard_settings
 from edgeage.train.networks import build_networks
+from edgeage.train.origin import begin_from
 from edgeage.train.profiles.schema import NetworkProfile, load_profile
 from edgeage.train.recipes.schema import AnyStage, Recipe
 from edgeage.train.stages import Context, Stage, build_stage
@@ -43,6 +45,7 @@ class RunOptions:
     Attributes:
         source: see `edgeage.train.data.open_source`.
         teacher: the teacher's TFLite file, for recipes that distil.
+        origin: a run whose networks a new run begins with (a resumed one has them already).
         device: "cpu", "cuda", "cuda:N" or "auto".
         precision: "float32", "bf16" (autocast), or "auto": bf16 on CUDA devices that have it.
         shards: parts that every batch is cut into (gradient accumulation); None: one per process, or what
@@ -55,6 +58,7 @@ class RunOptions:
     out: Path
     source: str
     teacher: Path | None = None
+    origin: Path | None = None
     device: str = "cpu"
     threads: int | None = None
     precision: str = "auto"
@@ -83,9 +87,13 @@ def train(recipe: Recipe, options: RunOptions, say: Callable[[str], None] = prin
         context = build_context(start, processes.device, options.progress and processes.leads)
         position = Position()
         state: dict[str, Tensor] = {}
+        origins = start.origins
         if start.resumed:
             position.stage, position.step, state = restore(run, context)
             say(f"Resuming at stage {position.stage + 1} of {len(recipe.stages)}, step {position.step}")
+        elif options.origin:
+            origins = begin_from(options.origin, recipe, start.inputs.faces, context)
+            say(f"Begins with the networks of {options.origin}")
         processes.require_same("data and checkpoint", (start.inputs.faces.fingerprint, position))
 
         environment = describe_environment(
@@ -95,7 +103,7 @@ def train(recipe: Recipe, options: RunOptions, say: Callable[[str], None] = prin
             precision="bf16" if start.bfloat16 else "float32",
             compile=options.compile,
         )
-        meta = describe_checkpoint(start.spec, recipe, start.inputs.faces, environment)
+        meta = describe_checkpoint(start.spec, recipe, start.inputs.faces, environment, origins)
 
         def begin() -> None:
             remove_leftovers(run)
@@ -129,11 +137,13 @@ class Start:
     """What is settled before anything is computed.
 
     Attributes:
+        origins: of the run that is resumed, see `edgeage.train.origin`.
         shards: of every batch; settings: of each stage, for one shard.
     """
 
     spec: NetworkProfile
     resumed: bool
+    origins: list[dict[str, Any]]
     shards: int
     settings: list[AnyStage]
     bfloat16: bool
@@ -160,7 +170,8 @@ def prepare(recipe: Recipe, options: RunOptions, processes: Processes, say: Call
     )
     if before:
         refuse_changed_data(inputs.faces, run)
-    return Start(spec, before is not None, shards, settings, bfloat16, inputs)
+    origins = before.get("origins", []) if before else []
+    return Start(spec, before is not None, origins, shards, settings, bfloat16, inputs)
 
 
 def run_stages(

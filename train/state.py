@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -40,21 +41,24 @@ def save_run(
     ckpt.save_checkpoint(run / "checkpoint", deployed, state, {**meta, **where})
 
 
-def restore(run: Path, context: Context) -> tuple[int, int, dict[str, Tensor]]:
-    """Put the saved state back; returns stage index, step, and the tensors that hold the optimizers'."""
+def restore(run: Path, context: Context, without: Collection[str] = ()) -> tuple[int, int, dict[str, Tensor]]:
+    """Put the saved state back, but for the networks named in `without`.
+
+    Returns stage index, step, and the tensors that hold the optimizers'.
+    """
     folder = ckpt.find_checkpoint(run)
     meta = read_json(folder / "checkpoint.json", "checkpoint description")
     source = folder / "state.safetensors"
     state = ckpt.read_tensors(source)
-    context.learned = set(meta["learned"])
-    names = {key.split(".")[1] for key in state if key.startswith("network.")}
+    context.learned = set(meta["learned"]) - set(without)
+    names = {key.split(".")[1] for key in state if key.startswith("network.")} - set(without)
     if "perceptual" in names:
         context.networks["perceptual"] = build_perceptual(context)
     if "person_directions" in names:
         context.networks["person_directions"] = build_person_directions(context)
     for name in names:
         ckpt.load_into(context.networks[name], state, f"network.{name}", source)
-    for name in {key.split(".")[1] for key in state if key.startswith("average.")}:
+    for name in {key.split(".")[1] for key in state if key.startswith("average.")} - set(without):
         context.average(name)
         ckpt.load_into(context.averages[name], state, f"average.{name}", source)
     for module in (*context.networks.values(), *context.averages.values()):

@@ -67,13 +67,18 @@ def describe_environment(**settings: object) -> dict[str, Any]:
 
 
 def describe_checkpoint(
-    spec: NetworkProfile, recipe: Recipe, faces: Faces, environment: dict[str, Any]
+    spec: NetworkProfile,
+    recipe: Recipe,
+    faces: Faces,
+    environment: dict[str, Any],
+    origins: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """What a checkpoint says of itself, besides where it stands; without a word on the machine."""
     described = faces.to_dict()
     return {
         "profile": plain(spec),
         "recipe": plain(recipe),
+        "origins": origins,
         "data": {key: described[key] for key in ("fingerprint", "faces", "source")},
         **{key: environment[key] for key in ("edgeage", "git", "shards", "precision")},
     }

@@ -14,21 +14,31 @@ import click
 Examples:
   edgeage train --recipe edge --data utkface:UTKFace.tar --teacher MobileFaceNet.tflite --out runs/edge
   edgeage train --recipe smoke --data procedural:256 --out runs/smoke
+  edgeage train --recipe recogniser --from runs/edge --data utkface:U.tar --teacher M.tflite --out runs/fr
   torchrun --nproc-per-node 4 -m edgeage train --recipe smoke --data procedural:256 --out runs/four
   tensorboard --logdir runs"""
 )
-@click.option("--recipe", required=True, help="A shipped recipe (edge, paper, smoke) or a .json file.")
+@click.option(
+    "--recipe", required=True, help="A shipped recipe (edge, paper, recogniser, smoke) or a .json file."
+)
 @click.option(
     "--data",
     required=True,
     metavar="SOURCE",
-    help="utkface:FOLDER|TAR, imdb-wiki:FILE.mat, csv:FILE.csv or procedural:COUNT.",
+    help="utkface:FOLDER|TAR, imdb-wiki:FILE.mat, csv:FILE.csv, store:FOLDER (edgeage prepare) or "
+    "procedural:COUNT.",
 )
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Run folder; resumed if it exists."
 )
 @click.option(
     "--teacher", type=click.Path(path_type=Path), help="MobileFaceNet.tflite, for recipes that distil."
+)
+@click.option(
+    "--from",
+    "origin",
+    type=click.Path(path_type=Path),
+    help="A run or checkpoint whose networks a new run begins with.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; torch's choice unless given.")
@@ -55,6 +65,7 @@ def command(
     data: str,
     out: Path,
     teacher: Path | None,
+    origin: Path | None,
     device: str,
     threads: int | None,
     precision: str,
@@ -79,6 +90,7 @@ def command(
         out=out,
         source=data,
         teacher=teacher,
+        origin=origin,
         device=device,
         threads=threads,
         precision=precision,
