@@ -146,7 +146,7 @@ class Session:
 
         `photo`: a path, PIL image or array, see `read_photo`. `mode`: "delta" adds the generated change to
         the photo, "raw" pastes the generated face. `source_group`: the face's own group; searched for if not
-        given. `strength`: 0..2 for delta (1.2 unless given), 0..1 for raw (1). Groups are names ("60+") or
+        given. `strength`: 0..2 for delta (1.1 unless given), 0..1 for raw (1). Groups are names ("60+") or
         ages ("67").
 
         Raises EdgeageError for bad input: no picture, no face, an unknown group, a bad strength, an engine

@@ -37,7 +37,7 @@ Examples:
 @click.option(
     "--from", "source", metavar="G", help="The face's own group (or age); searched for unless given."
 )
-@click.option("--strength", type=float, help="0..2 for delta [default: 1.2], 0..1 for raw [default: 1].")
+@click.option("--strength", type=float, help="0..2 for delta [default: 1.1], 0..1 for raw [default: 1].")
 @click.option("--all-faces", is_flag=True, help="Age every face; the largest only unless given.")
 @click.option("--threads", default=1, show_default=True, help="CPU threads of the engines.")
 @click.option("--force", is_flag=True, help="Write over pictures that are there already.")

@@ -17,7 +17,7 @@ from edgeage.runtime.photo.resample import Matrix, apply, invert, resample
 MODES = ("delta", "raw")
 # A little more than the generator's own difference: small at 64 px, it drowns in a sharp photo. Fixed on
 # validation faces, so that `edgeage evaluate` measures what `edgeage age` does.
-USUAL_STRENGTHS = {"delta": 1.2, "raw": 1.0}
+USUAL_STRENGTHS = {"delta": 1.1, "raw": 1.0}
 STRENGTHS = {"delta": 2.0, "raw": 1.0}  # largest strength; raw is a cross-fade, more than 1 is no image
 
 # The mask: an ellipse in fractions of the crop's side that takes in forehead, chin and ears but leaves
