@@ -157,17 +157,12 @@ def _lbfgs(
     iterations: int,
 ) -> Tensor:
     z = latent.detach().clone().requires_grad_()
-    best, least = z.detach().clone(), float("inf")
     search = torch.optim.LBFGS([z], max_iter=iterations, history_size=10, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
-        nonlocal best, least
         loss = losses(generator, embedder, z, face, settings, mode)[0].sum()
         (z.grad,) = torch.autograd.grad(loss, z)
-        loss = loss.detach()
-        if float(loss) < least:
-            best, least = z.detach().clone(), float(loss)
-        return loss
+        return loss.detach()
 
-    search.step(closure)
-    return best
+    search.step(closure)  # ends on the least loss of its last line search, and these only fall
+    return z.detach()
