@@ -92,7 +92,8 @@ def train(recipe: Recipe, options: RunOptions, say: Callable[[str], None] = prin
             position.stage, position.step, state = restore(run, context)
             say(f"Resuming at stage {position.stage + 1} of {len(recipe.stages)}, step {position.step}")
         elif options.origin:
-            origins = begin_from(options.origin, recipe, start.inputs.faces, context)
+            origin, faces = options.origin, start.inputs.faces
+            origins = processes.leader_first(lambda: begin_from(origin, recipe, faces, context))
             say(f"Begins with the networks of {options.origin}")
         processes.require_same("data and checkpoint", (start.inputs.faces.fingerprint, position))
 
