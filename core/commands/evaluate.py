@@ -74,6 +74,7 @@ def command(
     import torch
 
     from edgeage.errors import EdgeageError
+    from edgeage.native_output import without_native_info
     from edgeage.runtime.photo.blend import USUAL_STRENGTHS
     from edgeage.train.checkpoint import load_checkpoint
     from edgeage.train.data import open_source
@@ -99,13 +100,15 @@ def command(
         strength=USUAL_STRENGTHS["delta"] if strength is None else strength,
         paper_faces=paper_faces if paper_table else 0,
     )
+    with without_native_info():
+        tutor = None if teacher is None else Teacher(teacher, threads)
     report, picture = evaluate(
         checkpoint,
         listed,
         judging,
         settings,
         lfw=lfw,
-        teacher=None if teacher is None else Teacher(teacher, threads),
+        teacher=tutor,
         say=(lambda text: None) if as_json else click.echo,
         progress=not quiet,
     )

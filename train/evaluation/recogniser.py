@@ -16,7 +16,7 @@ from edgeage.train.evaluation.lfw import Pairs, verification
 from edgeage.train.evaluation.metrics import distances
 from edgeage.train.evaluation.outputs import Model, pixels, tensors
 from edgeage.train.evaluation.pictures import spread
-from edgeage.train.evaluation.subject import Subject
+from edgeage.train.evaluation.subject import Subject, spaced
 from edgeage.train.latent_optimization import Embedder, Face, Generator, RefinementSettings, losses, refine
 from edgeage.train.teacher import Teacher
 
@@ -78,7 +78,7 @@ def beside_teacher(
     ]
     found: dict[str, Any] = {"faces": len(few), "gradient_cosine": float(torch.cat(agreement).mean())}
     if training is not None:
-        some = np.linspace(0, len(training) - 1, min(len(training), _FITTED)).astype(int)
+        some = spaced(len(training), _FITTED)
         found["embedding_cosine"] = teacher_cosine(model, teacher, subject.images, training.images[some])
     distance: dict[str, dict[int, float]] = {}
     for name, embedder in (("recogniser", model.embedder), ("teacher", teacher)):

@@ -14,7 +14,7 @@ from edgeage.train.evaluation import metrics
 from edgeage.train.evaluation.judges import Judges
 from edgeage.train.evaluation.outputs import Model, pixels, tensors
 from edgeage.train.evaluation.rows import Pooled, Row
-from edgeage.train.evaluation.subject import Subject
+from edgeage.train.evaluation.subject import Subject, spaced
 from edgeage.train.latent_optimization import MODES, Face, RefinementSettings, optimise
 
 # What the article reports of its reconstructions, judged by another recogniser on other photos.
@@ -100,8 +100,8 @@ def paper_table(
     *,
     progress: bool = False,
 ) -> list[Row]:
-    """Initial latent, then L-BFGS by pixels, by identity and by both, on the first `most` faces."""
-    few = subject.at(slice(0, most))
+    """Initial latent, then L-BFGS by pixels, by identity and by both, on `most` of the faces."""
+    few = subject.at(spaced(len(subject), most))
     latent = model.encode(few.images)
     face = Face.of(tensors(few.images), model.condition(few.groups), model.embedder)
     found = {"initial": latent}

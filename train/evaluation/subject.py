@@ -109,7 +109,7 @@ class Subject:
     def __len__(self) -> int:
         return len(self.images)
 
-    def at(self, rows: NDArray[np.int64] | slice) -> Subject:
+    def at(self, rows: NDArray[np.int64]) -> Subject:
         """Some of the faces; thresholds and means stay those of all."""
         return replace(
             self,
@@ -144,6 +144,11 @@ def examine(faces: Faces, training: Faces | None, judges: Judges) -> Subject:
     )
 
 
+def spaced(count: int, most: int) -> NDArray[np.int64]:
+    """At most so many of `count` indices, evenly: ids may be sorted by age, the first would be children."""
+    return np.linspace(0, count - 1, min(count, most)).astype(np.int64)
+
+
 def _labels(faces: Faces) -> dict[str, NDArray[np.str_]]:
     def named(numbers: NDArray[np.int64], names: tuple[str, ...]) -> NDArray[np.str_]:
         return np.array([*names, ""])[numbers]  # -1, unknown, is the last
@@ -157,7 +162,7 @@ def _labels(faces: Faces) -> dict[str, NDArray[np.str_]]:
 
 
 def _impostors(faces: Faces, embeddings: NDArray[np.float32]) -> dict[str, float]:
-    some = slice(0, _MOST_IMPOSTORS)
+    some = spaced(len(faces), _MOST_IMPOSTORS)
     identities = None if faces.identities is None else faces.identities[some]
     alike = [faces.groups[some]] + ([] if faces.genders is None else [faces.genders[some]])
     pairs = metrics.impostor_distances(embeddings[some], identities)

@@ -25,7 +25,7 @@ from edgeage.train.evaluation.outputs import Model, add_difference, pixels, tens
 from edgeage.train.evaluation.recogniser import gradient_agreement
 from edgeage.train.evaluation.report import headlines, markdown
 from edgeage.train.evaluation.rows import Row, summarise
-from edgeage.train.evaluation.subject import choose_faces, examine, thin
+from edgeage.train.evaluation.subject import choose_faces, examine, spaced, thin
 from edgeage.train.evaluation.synthetic import synthetic_ages
 from edgeage.train.networks import build_networks
 from edgeage.train.profiles.schema import NetworkProfile
@@ -210,6 +210,11 @@ def test_fewer_faces(faces: Faces):
         thin(faces, None, 1000, seed=0)
     with pytest.raises(EdgeageError, match="5 faces are too few"):
         thin(faces, 5, None, seed=0)
+
+
+def test_a_few_are_taken_from_all_over():
+    assert spaced(10, 4).tolist() == [0, 3, 6, 9]
+    assert spaced(3, 10).tolist() == [0, 1, 2]
 
 
 def test_random_targets_are_never_the_own_group():
