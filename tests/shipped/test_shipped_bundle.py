@@ -27,10 +27,12 @@ SAMPLE = REPOSITORY / "docs" / "samples" / "astronaut.jpg"
 # Largest and mean difference in output codes to the golden codes, which LiteRT made with XNNPACK.
 # LiteRT elsewhere may round a value between two codes to either side; ONNX Runtime computes Q/DQ in float
 # or with integer kernels of its own; tflite-runtime's kernels (no XNNPACK for int8) round LeakyReLU
-# otherwise, which the generator's steep last layers amplify. The embedder's PReLUs carry a code that falls to the
-# other side on (see export.verify.MAX_LSB).
+# otherwise, which the generator's steep last layers amplify. The embedder's PReLUs carry a code that falls
+# to the other side on (see export.verify.MAX_LSB).
 TOLERANCE = {
-    "litert": {"encoder": (2, 0.2), "embedder": (10, 0.8), "generator": (12, 0.6), "generator_all": (12, 0.6)},
+    "litert": {
+        "encoder": (2, 0.2), "embedder": (10, 0.8), "generator": (12, 0.6), "generator_all": (12, 0.6)
+    },
     "onnxruntime": {
         "encoder": (2, 0.3), "embedder": (10, 0.8), "generator": (14, 0.8), "generator_all": (14, 0.8)
     },
