@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from edgeage.errors import EdgeageError
 from edgeage.train.batches import Sampler
-from edgeage.train.distributed import join_processes
+from edgeage.train.distributed import join_processes, leave
 from edgeage.train.recipes.schema import load_recipe
 from edgeage.train.run import RunOptions, train
 
@@ -95,3 +95,4 @@ if __name__ == "__main__":
     with join_processes("cpu"):  # once: torch does not join the same processes a second time
         results = [run(job) for job in jobs]
     (folder / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(results), encoding="utf-8")
+    leave()

@@ -82,7 +82,7 @@ def command(
     replaced as a whole; after a kill, the same command goes on where it was. Several GPUs, or several
     machines that see the same files, work together under torchrun.
     """
-    from edgeage.train.distributed import StoppedElsewhere, leads
+    from edgeage.train.distributed import StoppedElsewhere, leads, leave
     from edgeage.train.recipes.schema import load_recipe
     from edgeage.train.run import RunOptions, train
 
@@ -107,3 +107,4 @@ def command(
     if as_json and leads():
         meta = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
         click.echo(json.dumps({"checkpoint": str(folder), "stage": meta["stage"], "step": meta["step"]}))
+    leave()

@@ -58,9 +58,8 @@ def position(run: Path) -> tuple[int, int]:
 def in_two_processes(folder: Path, jobs: list[dict[str, Any]]) -> list[list[str]]:
     """Errors by job and process."""
     (folder / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
-    subprocess.run(
-        [*TORCHRUN, train_together.__file__, str(folder)], check=True, capture_output=True, text=True
-    )
+    done = subprocess.run([*TORCHRUN, train_together.__file__, str(folder)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     by_rank = [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
     return [list(errors) for errors in zip(*by_rank, strict=True)]
 
