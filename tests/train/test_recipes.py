@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgeage.errors import EdgeageError
+from edgeage.train.data import open_source
 from edgeage.train.profiles.schema import load_profile, shipped
 from edgeage.train.recipes.schema import load_recipe
 
@@ -69,3 +70,9 @@ def test_a_profile_whose_sizes_do_not_meet_is_refused(tmp_path: Path):
     path.write_text(json.dumps(shape), encoding="utf-8")
     with pytest.raises(EdgeageError, match="doubled 4 times"):
         load_profile(str(path))
+
+
+def test_the_smoke_recipe_splits_the_drawn_faces_of_its_own_example():
+    """`edgeage train --recipe smoke --data procedural:256` stands in the help and in the README's spirit."""
+    parts = load_recipe("smoke").split(open_source("procedural:256", image_size=16))
+    assert min(len(part) for part in parts) >= 8
