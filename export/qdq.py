@@ -57,6 +57,12 @@ class _Rewrite:
             weights = self.quantization.weights(node)
             scales = weights.scales if node.op_type == "Conv" else weights.scales[0]
             copy.input[1] = self._constant(f"{node.output[0]}.weight", weights.codes, scales)
+            # the very values that the int8 engines add, as float: TensorRT refuses an int32 bias
+            bias = weights.bias_codes * weights.bias_scales.astype(np.float64)
+            name = f"{node.output[0]}.stored_bias"
+            self.constants[name] = bias.astype(np.float32)
+            del copy.input[2:]
+            copy.input.append(name)
         elif node.op_type in _ARITHMETIC:
             for index, name in enumerate(node.input):
                 if name in self.view.constants:
