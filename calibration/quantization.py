@@ -6,7 +6,7 @@ Everything is int8 and symmetric: real = scale * code, zero point 0, as TensorRT
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,21 +59,36 @@ class Quantization:
         view: the float graph.
         fused: output of a clamping node -> (output of the rectifier behind it, "relu" or "relu6");
             the first of the two never exists in an INT8 engine.
+        floats: outputs of the nodes that a mixed plan leaves in float32; empty: everything is int8.
     """
 
     def __init__(
-        self, view: GraphView, scales: dict[str, np.float32], fused: dict[str, tuple[str, str]]
+        self,
+        view: GraphView,
+        scales: dict[str, np.float32],
+        fused: dict[str, tuple[str, str]],
+        floats: frozenset[str],
+        corrections: Mapping[str, Sequence[float]],
     ) -> None:
         self.view = view
         self.fused = fused
+        self.floats = floats
         self._scales = scales
+        self._corrections = corrections
+
+    def is_float(self, node: onnx.NodeProto) -> bool:
+        """Whether the node computes in float32 (a mixed plan) on float32 or dequantised operands."""
+        return node.output[0] in self.floats
 
     def scale(self, tensor: str) -> np.float32:
         """Scale of an activation that engines store as int8."""
         return self._scales[tensor]
 
     def is_stored(self, tensor: str) -> bool:
-        """Whether the activation exists as int8 codes (a fused node's own output does not)."""
+        """Whether the activation exists as int8 codes.
+
+        A fused node's own output does not, nor what only float nodes touch.
+        """
         return tensor in self._scales
 
     def stored_output(self, node: onnx.NodeProto) -> str:
@@ -88,7 +103,9 @@ class Quantization:
             bias = np.asarray(self.view.constants[node.input[2]], dtype=np.float64).reshape(-1)
         else:
             bias = np.zeros(len(weight))
-        bias = np.broadcast_to(bias, len(weight))
+        bias = np.broadcast_to(bias, len(weight)) + np.asarray(
+            self._corrections.get(node.output[0], 0.0), dtype=np.float64
+        )
         given = float(self.scale(node.input[0]))
         made = float(self.scale(self.stored_output(node)))
         rows = np.abs(weight.reshape(len(weight), -1)).max(axis=1)
@@ -123,17 +140,31 @@ def symmetric_scale(low: float, high: float) -> np.float32:
     return scale
 
 
-def decide(model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]]) -> Quantization:
+def decide(
+    model: onnx.ModelProto,
+    ranges: Mapping[str, tuple[float, float]],
+    *,
+    corrections: Mapping[str, Sequence[float]] | None = None,
+    floats: Iterable[str] = (),
+) -> Quantization:
     """Decide every activation's scale for `model` (float32, canonical, see `edgeage.export.onnx_graph`).
+
+    Args:
+        ranges: (min, max) by tensor.
+        corrections: added to the bias, by output of the weighted node; one value a channel.
+        floats: outputs of the nodes that stay in float32; a rectifier stays with what it is fused to.
 
     Raises EdgeageError if the table misses a tensor or a Tanh would have to share a larger scale.
     """
     view = GraphView(model)
     fused = fuse_rectifiers(view)
-    stored = [name for name in view.activations if name not in fused]
+    plan = frozenset(floats)
+    plan |= {fused[name][0] for name in plan if name in fused}
+    plan |= {name for name, (rectified, _) in fused.items() if rectified in plan}
+    stored = [name for name in view.activations if name not in fused and _touched(view, name, plan)]
     if missing := ", ".join([name for name in stored if name not in ranges][:3]):
         raise EdgeageError(f"the range table lacks tensor {missing}; calibrate this network again")
-    root = _tie(view, fused)
+    root = _tie(view, fused, plan)
     reach: dict[str, tuple[float, float]] = {}
     fixed: set[str] = set()
     for name in stored:
@@ -144,17 +175,36 @@ def decide(model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]]) ->
     for name in fixed:
         if max(map(abs, reach[name])) > 1.0 + 1e-6:
             raise EdgeageError(f"tensor {name} shares its scale with a Tanh but exceeds 1; separate the two")
-    seen_beyond = {root[name] for name in stored if _read_beyond_tanh(view, name)}
+    seen_beyond = {root[name] for name in stored if _read_beyond_tanh(view, name, plan)}
     for name in set(reach) - seen_beyond:
         reach[name] = max(reach[name][0], -TANH_REACH), min(reach[name][1], TANH_REACH)
     of_root = {name: TANH_SCALE if name in fixed else symmetric_scale(*ends) for name, ends in reach.items()}
+    for name in view.inputs:
+        if ranges[name] == (0.0, 1.0):
+            # a condition (one-hot): its 1 gets a code of its own, whatever it shares the scale with
+            of_root[root[name]] = np.float32(1 / max(int(1 / of_root[root[name]]), 1))
     settled = set(fixed)
     for node in view.nodes:
+        if node.op_type != "LeakyRelu" or node.output[0] in plan:
+            continue
         given, made = root[node.input[0]], root[node.output[0]]
-        if node.op_type == "LeakyRelu" and made != given and made not in settled:
+        if (
+            node.op_type == "LeakyRelu"
+            and node.output[0] not in plan
+            and made != given
+            and made not in settled
+        ):
             of_root[made] = leaky_relu_scale(of_root[given], of_root[made], attribute(node, "alpha", 0.01))
             settled.add(made)
-    return Quantization(view, {name: of_root[root[name]] for name in stored}, fused)
+    scales = {name: of_root[root[name]] for name in stored}
+    return Quantization(view, scales, fused, plan, corrections or {})
+
+
+def _touched(view: GraphView, name: str, floats: frozenset[str]) -> bool:
+    """Whether an int8 node makes or reads the tensor, or it is the engine's input or output."""
+    if name in view.inputs or name in view.outputs or name not in floats:
+        return True
+    return any(node.output[0] not in floats for node in view.consumers.get(name, []))
 
 
 def leaky_relu_scale(given: np.float32, wanted: np.float32, alpha: float) -> np.float32:
@@ -179,10 +229,12 @@ def leaky_relu_scale(given: np.float32, wanted: np.float32, alpha: float) -> np.
     return scale
 
 
-def _read_beyond_tanh(view: GraphView, name: str) -> bool:
-    """Whether anything but a Tanh sees the tensor's values (same-scale operators pass them on)."""
+def _read_beyond_tanh(view: GraphView, name: str, floats: frozenset[str]) -> bool:
+    """Whether anything but an int8 Tanh sees the tensor's values (same-scale operators pass them on)."""
     readers = view.consumers.get(name, [])
-    return name in view.outputs or any(node.op_type not in ("Tanh", *SAME_SCALE) for node in readers)
+    return name in view.outputs or any(
+        node.op_type not in ("Tanh", *SAME_SCALE) or node.output[0] in floats for node in readers
+    )
 
 
 def fuse_rectifiers(view: GraphView) -> dict[str, tuple[str, str]]:
@@ -198,8 +250,8 @@ def fuse_rectifiers(view: GraphView) -> dict[str, tuple[str, str]]:
     return fused
 
 
-def _tie(view: GraphView, fused: Mapping[str, object]) -> dict[str, str]:
-    """Representative tensor of each set that must share a scale.
+def _tie(view: GraphView, fused: Mapping[str, object], floats: frozenset[str]) -> dict[str, str]:
+    """Representative tensor of each set that must share a scale; float nodes tie nothing.
 
     A ReLU that is not fused shares it too: then it only clamps codes, and x - relu(x) is exact.
     """
@@ -211,6 +263,8 @@ def _tie(view: GraphView, fused: Mapping[str, object]) -> dict[str, str]:
         return name
 
     for node in view.nodes:
+        if node.output[0] in floats:
+            continue
         if node.op_type in SAME_SCALE or (node.op_type == "Relu" and node.input[0] not in fused):
             for name in node.input if node.op_type == "Concat" else node.input[:1]:
                 parent[find(name)] = find(node.output[0])

@@ -107,6 +107,22 @@ def balanced(groups: NDArray[np.int64], count: int, seed: int = 0) -> NDArray[np
     return np.sort(np.concatenate(taken))
 
 
+def interleaved(groups: NDArray[np.int64], seed: int = 0) -> NDArray[np.int64]:
+    """An order of all images in which any first part is as even over the groups as it can be."""
+    random = np.random.default_rng(seed)
+    ranks = np.empty(len(groups))
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        ranks[random.permutation(members)] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.lexsort((groups, ranks))
+
+
+def content_fingerprint(images: NDArray[np.uint8]) -> str:
+    """Hex SHA-256 of the pixels, whatever the order of the images."""
+    digests = sorted(hashlib.sha256(image.tobytes()).digest() for image in images)
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
 def _share(dealt: int, validation: int, calibration: int) -> int:
     return dealt * validation // (validation + calibration)
 

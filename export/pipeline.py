@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,27 +11,21 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeage.calibration import samples
-from edgeage.calibration.observers import Feeds, observe, session
+from edgeage.calibration.observers import Feeds, session
 from edgeage.calibration.quantization import decide
 from edgeage.calibration.ranges import RangeTable
-from edgeage.errors import EdgeageError
 from edgeage.export import end_to_end, verify
 from edgeage.export.bundle import Build, Contents, check_target, write_bundle
-from edgeage.export.engines import EngineSpec, engine_specs
+from edgeage.export.calibrated import Floats, Images, Options, calibrate_checkpoint, latent_feeds
+from edgeage.export.engines import EngineSpec
 from edgeage.export.lint import require_clean
 from edgeage.export.model_card import data_terms
-from edgeage.export.onnx_graph import compare, export_onnx, probe, with_batch
-from edgeage.export.phase import decompose
-from edgeage.export.progress import Steps
+from edgeage.export.progress import Clock, Steps
 from edgeage.export.qdq import to_qdq
 from edgeage.export.tflite.lowering import to_tflite
 from edgeage.groups import one_hot
 from edgeage.runtime.manifest import Manifest
 from edgeage.train.checkpoint import Checkpoint
-
-Images = NDArray[np.uint8]
-VALIDATION = 120  # images that check the engines, at most
 
 
 @dataclass(frozen=True)
@@ -71,8 +63,7 @@ def export_bundle(
     name: str,
     source: str,
     fingerprint: str,
-    count: int = 300,
-    seed: int = 0,
+    options: Options | None = None,
     force: bool = False,
     quiet: bool = False,
     held_out: tuple[Images, NDArray[np.int64]] | None = None,
@@ -87,59 +78,34 @@ def export_bundle(
         name: of the model.
         source: kind of the images' source, e.g. "utkface", for the manifest and the terms.
         fingerprint: of the images' source.
-        count: number of calibration images; up to 120 others check the engines.
+        options: how to calibrate; up to 120 images besides check the engines.
         held_out: images that training never saw and their groups; they check the engines, if given.
         evaluation: report of the judges on this checkpoint, see `edgeage.export.model_card.read_evaluation`.
 
     Raises EdgeageError on bad input or if an engine fails a gate; `out` is then as it was.
     """
-    clock = _Clock()
+    clock = Clock()
     check_target(out, force=force)
-    profile = checkpoint.profile
-    _check_images(images, profile.image_size)
-    specs = engine_specs(profile)
-    chosen = samples.pick(
-        groups,
-        count=count,
-        validation=0 if held_out else VALIDATION,
-        seed=seed,
-        data_fingerprint=fingerprint,
-        names=profile.groups,
-    )
-    to_calibrate = network_images(images[chosen.calibration])
-    checked_images, checked_groups = held_out or (images[chosen.validation], groups[chosen.validation])
-    if held_out:
-        rows = samples.balanced(checked_groups, VALIDATION, seed)
-        checked_images, checked_groups = checked_images[rows], checked_groups[rows]
-    to_validate = network_images(checked_images)
-
     with Steps(quiet=quiet) as steps:
-        graphs: dict[str, onnx.ModelProto] = {}
-        for spec in steps.track(specs.values(), len(specs), "float ONNX"):
-            known = graphs.get(spec.network)
-            graphs[spec.name] = _float_graph(checkpoint, spec) if known is None else _batched(known, spec)
-        clock.lap("float ONNX")
-
-        latents = _encode(graphs["encoder"], to_calibrate)
-        to_observe = {
-            "encoder": (graphs["encoder"], _image_feeds(to_calibrate)),
-            "embedder": (graphs["embedder"], _image_feeds(to_calibrate)),
-            # one batch makes every age group, each image's own and all others
-            "generator": (graphs["generator_all"], _all_groups_feeds(latents, len(profile.groups))),
-        }
-        tables: dict[str, RangeTable] = {}
-        for network, (graph, feeds) in to_observe.items():
-            ranges = observe(graph, steps.track(feeds, len(to_calibrate), f"calibrate {network}"))
-            digest = _sha256(graphs[network].SerializeToString())
-            tables[network] = RangeTable(digest, chosen.fingerprint, len(to_calibrate), ranges)
-            clock.lap(f"calibrate {network}")
+        calibration = calibrate_checkpoint(
+            checkpoint,
+            images,
+            groups,
+            fingerprint=fingerprint,
+            options=options or Options(),
+            held_out=held_out,
+            steps=steps,
+            clock=clock,
+        )
+        specs, graphs, tables = calibration.specs, calibration.graphs, calibration.tables
+        to_validate, checked_groups = calibration.check
 
         unseen = _encode(graphs["encoder"], to_validate)
         builds: list[Build] = []
         golden: dict[str, NDArray[Any]] = {}
         for spec in specs.values():
             graph, table = graphs[spec.name], tables[spec.network]
-            feeds_list = _validation_feeds(spec, to_validate, unseen)
+            feeds_list = _validation_feeds(spec, to_validate, unseen, checkpoint.profile.groups)
             tracked = steps.track(feeds_list, len(feeds_list), f"write and verify {spec.name}")
             build = _build(spec, graph, table, tracked)
             builds.append(build)
@@ -150,17 +116,25 @@ def export_bundle(
             {build.spec.name: build for build in builds},
             to_validate,
             checked_groups,
-            mean_faces(to_calibrate, groups[chosen.calibration], len(profile.groups)),
+            mean_faces(*calibration.used, len(checkpoint.profile.groups)),
         )
         clock.lap("measure end to end")
 
     contents = Contents(
         name=name,
-        profile=profile,
+        profile=checkpoint.profile,
         checkpoint=checkpoint.sha256,
         builds=builds,
         tables=tables,
-        calibration={"fingerprint": chosen.fingerprint, "count": len(to_calibrate), "source": source},
+        calibration={
+            "source": source,
+            "fingerprint": calibration.fingerprint,
+            "count": len(calibration.used[1]),
+            "networks": {
+                name: {"fingerprint": tables[name].calibration, **found.summary()}
+                for name, found in calibration.networks.items()
+            },
+        },
         golden=golden,
         licence=_licence(checkpoint, source),
         data=_data(checkpoint, len(to_validate), seen=held_out is None),
@@ -173,12 +147,7 @@ def export_bundle(
     return Report(out, manifest, sizes, clock.seconds)
 
 
-def network_images(images: Images) -> NDArray[np.float32]:
-    """uint8 RGB [n, S, S, 3] -> float32 [n, 3, S, S] in [-1, 1]."""
-    return np.ascontiguousarray((images.astype(np.float32) / 127.5 - 1).transpose(0, 3, 1, 2))
-
-
-def mean_faces(images: NDArray[np.float32], groups: NDArray[np.int64], count: int) -> NDArray[np.float32]:
+def mean_faces(images: Floats, groups: NDArray[np.int64], count: int) -> Floats:
     """[count, 3, S, S]: the mean image of each group; of all images for a group without any."""
     means = [images[groups == group] for group in range(count)]
     return np.stack([(found if len(found) else images).mean(axis=0) for found in means])
@@ -202,31 +171,9 @@ def golden_vectors(build: Build, graph: onnx.ModelProto, feed: Feeds) -> dict[st
     }
 
 
-def _float_graph(checkpoint: Checkpoint, spec: EngineSpec) -> onnx.ModelProto:
-    """Torch network -> canonical ONNX -> phase form, each compared with the one before."""
-    inputs = {port.name: port.shape for port in spec.inputs}
-    graph = export_onnx(checkpoint.networks[spec.network], inputs, spec.outputs[0].name)
-    phased, found = decompose(graph)
-    if found == 0:
-        return graph
-    feeds = probe(inputs)
-    compare(phased, feeds, session(graph).run(None, dict(feeds))[0], "the phase decomposition")
-    return phased
-
-
-def _batched(graph: onnx.ModelProto, spec: EngineSpec) -> onnx.ModelProto:
-    """The same network for the batch of `spec`, compared item by item with the batch-1 form."""
-    batched = with_batch(graph, spec.batch)
-    feeds = probe({port.name: port.shape for port in spec.inputs})
-    single = session(graph)
-    items = [single.run(None, {k: v[i : i + 1] for k, v in feeds.items()})[0] for i in range(spec.batch)]
-    compare(batched, feeds, np.concatenate(items), "batching")
-    return batched
-
-
 def _build(spec: EngineSpec, graph: onnx.ModelProto, table: RangeTable, feeds: Iterable[Feeds]) -> Build:
     """Write every flavour of an engine from one set of decisions, and let it pass its gates."""
-    quantization = decide(graph, table.ranges)
+    quantization = decide(graph, table.ranges, corrections=table.corrections, floats=table.floats)
     twin = to_qdq(quantization)
     require_clean(twin, f"the Q/DQ graph of {spec.name}")
     files = {
@@ -255,23 +202,22 @@ def _build(spec: EngineSpec, graph: onnx.ModelProto, table: RangeTable, feeds: I
 
 
 def _validation_feeds(
-    spec: EngineSpec, images: NDArray[np.float32], latents: NDArray[np.float32]
-) -> list[Feeds]:
+    spec: EngineSpec, images: Floats, latents: Floats, groups: Sequence[str]
+) -> Sequence[Feeds]:
     """Inputs that no range was made from: images, or their latents with each age group in turn."""
     if spec.network != "generator":
-        return list(_image_feeds(images))
-    groups = spec.inputs[1].shape[1]
+        return [{"image": images[i : i + 1]} for i in range(len(images))]
+    count = len(groups)
     if spec.batch > 1:
-        return list(_all_groups_feeds(latents[::groups], groups))
-    return [{"z": z[None], "y": one_hot([i % groups], groups)} for i, z in enumerate(latents)]
+        conditions = one_hot(range(count), count)
+        return [{"z": np.repeat(z[None], count, axis=0), "y": conditions} for z in latents[::count]]
+    return latent_feeds(latents, np.arange(len(latents)) % count, count)
 
 
-def _check_images(images: Images, size: int) -> None:
-    if images.ndim != 4 or images.shape[1:] != (size, size, 3) or images.dtype != np.uint8:
-        raise EdgeageError(
-            f"calibration images are {images.dtype} {list(images.shape)}, "
-            f"the profile needs uint8 [n, {size}, {size}, 3]"
-        )
+def _encode(encoder: onnx.ModelProto, images: Floats) -> Floats:
+    """z [n, latent] of each image by the float encoder, batch 1."""
+    running = session(encoder)
+    return np.concatenate([running.run(None, {"image": image[None]})[0] for image in images])
 
 
 def _licence(checkpoint: Checkpoint, source: str) -> dict[str, str]:
@@ -308,36 +254,3 @@ def _data(checkpoint: Checkpoint, validation_images: int, *, seen: bool) -> dict
         "validation_images": validation_images,
         "validation": "training may have seen them" if seen else "held out from training",
     }
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-class _Clock:
-    """Wall time of steps, in seconds."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.monotonic()
-
-    def lap(self, step: str) -> None:
-        now = time.monotonic()
-        self.seconds[step] = round(now - self._last, 2)
-        self._last = now
-
-
-def _encode(encoder: onnx.ModelProto, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """z [n, latent] of each image by the float encoder, batch 1."""
-    running = session(encoder)
-    return np.concatenate([running.run(None, dict(feed))[0] for feed in _image_feeds(images)])
-
-
-def _image_feeds(images: NDArray[np.float32]) -> Iterator[Feeds]:
-    return ({"image": images[i : i + 1]} for i in range(len(images)))
-
-
-def _all_groups_feeds(latents: NDArray[np.float32], groups: int) -> Iterator[Feeds]:
-    """Each z with every age group at once."""
-    conditions = one_hot(range(groups), groups)
-    return ({"z": np.repeat(z[None], groups, axis=0), "y": conditions} for z in latents)

@@ -52,8 +52,10 @@ class _Rewrite:
         copy.CopyFrom(node)
         for index, name in enumerate(node.input):
             if self.quantization.is_stored(name):
-                copy.input[index] = self._dequantized(name)
-        if node.op_type in WEIGHTED:
+                copy.input[index] = self._operand(node, name)
+        if self.quantization.is_float(node):
+            pass  # its constants stay float
+        elif node.op_type in WEIGHTED:
             weights = self.quantization.weights(node)
             scales = weights.scales if node.op_type == "Conv" else weights.scales[0]
             copy.input[1] = self._constant(f"{node.output[0]}.weight", weights.codes, scales)
@@ -82,6 +84,13 @@ class _Rewrite:
     def _quantize(self, source: str, name: str) -> None:
         scale, zero = self._parameters(name)
         self.nodes.append(helper.make_node("QuantizeLinear", [source, scale, zero], [f"{name}.int8"]))
+
+    def _operand(self, node: onnx.NodeProto, name: str) -> str:
+        """What a node reads for a stored tensor: its codes, or between two float nodes the floats."""
+        producer = self.view.producer.get(name)
+        if producer is not None and self.quantization.is_float(node) and self.quantization.is_float(producer):
+            return f"{name}.float"
+        return self._dequantized(name)
 
     def _dequantized(self, name: str) -> str:
         """A dequantised copy for one more reader: onnxruntime fuses only around a DQ that is not shared."""

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 _FAINT = 10.0
 
 
+CALIBRATOR_HELP = (
+    "minmax, percentile-99.999, percentile-99.99, percentile-99.9, mse, entropy, or auto: "
+    "the one with the least error of the INT8 output, for each network."
+)
+TARGET_HELP = "Output SQNR that each INT8 network must reach; layers in the way stay float32."
+
+
 @click.command(
     epilog="""\b
 Examples:
@@ -36,7 +43,11 @@ Examples:
     type=click.Path(path_type=Path),
     help="Report folder of edgeage evaluate on this checkpoint, for the model card.",
 )
-@click.option("--samples", default=300, show_default=True, help="Calibration images; up to 120 more check.")
+@click.option(
+    "--samples", type=int, help="Calibration images; unless given, as many (up to 600) as are stable."
+)
+@click.option("--calibrator", default="auto", show_default=True, help=CALIBRATOR_HELP)
+@click.option("--target-db", type=float, metavar="DB", help=TARGET_HELP)
 @click.option("--seed", default=0, show_default=True, help="Of the pick of the images.")
 @click.option("--name", help="Name of the model; that of the folder unless given.")
 @click.option("--force", is_flag=True, help="Replace the bundle if it exists.")
@@ -47,7 +58,9 @@ def command(
     calibration: str,
     out: Path,
     evaluation: Path | None,
-    samples: int,
+    samples: int | None,
+    calibrator: str,
+    target_db: float | None,
     seed: int,
     name: str | None,
     force: bool,
@@ -60,6 +73,7 @@ def command(
     from the same scales, and compared with each other. If a comparison fails, no bundle is written.
     """
     from edgeage.export.bundle import check_target
+    from edgeage.export.calibrated import Options
     from edgeage.export.model_card import read_evaluation
     from edgeage.export.pipeline import export_bundle
     from edgeage.train.checkpoint import load_checkpoint
@@ -85,8 +99,7 @@ def command(
         name=name or out.stem,
         source=calibration.partition(":")[0],
         fingerprint=faces.fingerprint,
-        count=samples,
-        seed=seed,
+        options=Options(count=samples, calibrator=calibrator, target_db=target_db, seed=seed),
         force=force,
         quiet=quiet,
         held_out=held_out,

@@ -11,7 +11,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from edgeage.calibration.observers import observe
-from edgeage.calibration.ranges import RangeTable, read_tables, write_tables
+from edgeage.calibration.ranges import RangeTable, TensorRange, read_tables, write_tables
 from edgeage.errors import EdgeageError
 
 DIGEST = "0" * 64
@@ -27,6 +27,16 @@ def _network() -> onnx.ModelProto:
     ports = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 2]) for name in ("x", "out")]
     graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], [weight, bias])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+TENSORS = {"x": TensorRange(-1.0, 0.1, "mse", 0.001), "out": TensorRange(0.0, 1e-30)}
+
+
+def test_a_table_of_another_network_is_refused() -> None:
+    table = RangeTable(DIGEST, DIGEST, 1, TENSORS)
+    table.require(DIGEST, "encoder.onnx")
+    with pytest.raises(EdgeageError, match=r"of another network .* than encoder\.onnx"):
+        table.require("f" * 64, "encoder.onnx")
 
 
 def test_ranges_cover_inputs_outputs_and_between_whatever_the_order() -> None:
@@ -55,7 +65,7 @@ def test_no_feed_is_refused() -> None:
 
 
 def test_tables_survive_the_disk(tmp_path: Path) -> None:
-    tables = {"encoder": RangeTable(DIGEST, "1" * 64, 300, {"x": (-1.0, 0.1), "out": (0.0, 1e-30)})}
+    tables = {"encoder": RangeTable(DIGEST, "1" * 64, 300, TENSORS, {"h": [0.5]}, ["out"])}
     write_tables(tmp_path / "ranges.json", tables)
     assert read_tables(tmp_path / "ranges.json") == tables
 
@@ -67,23 +77,26 @@ def test_tables_survive_the_disk(tmp_path: Path) -> None:
         ({"calibration": None}, "calibration is None"),
         ({"count": 0}, "count is 0"),
         ({"count": True}, "count is True"),
-        ({"ranges": {}}, "no ranges"),
-        ({"ranges": {"x": [1, 0]}}, "range 1.0..0.0"),
-        ({"ranges": {"x": [0, "NaN"]}}, "tensor x"),
-        ({"ranges": {"x": [0]}}, "not a range table"),
-        ({"ranges": {"x": [0, "much"]}}, "not a range table"),
-        ({"ranges": [1]}, "not a range table"),
+        ({"tensors": {}}, "no ranges"),
+        ({"tensors": {"x": [1, 0, "mse", 0]}}, "range 1.0..0.0"),
+        ({"tensors": {"x": [0, "NaN", "mse", 0]}}, "tensor x"),
+        ({"tensors": {"x": [0]}}, "not a range table"),
+        ({"tensors": {"x": [0, "much", "mse", 0]}}, "not a range table"),
+        ({"tensors": [1]}, "not a range table"),
+        ({"tensors": {"x": [0, 1, "mse", 1.5]}}, "clips 1.5"),
+        ({"corrections": {"x": ["NaN"]}}, "correction of x"),
+        ({"floats": None}, "not a range table"),
     ],
 )
 def test_broken_tables_are_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
-    good = RangeTable(DIGEST, DIGEST, 1, {"x": (0.0, 1.0)}).to_dict()
+    good = RangeTable(DIGEST, DIGEST, 1, TENSORS).to_dict()
     path = tmp_path / "ranges.json"
-    path.write_text(json.dumps({"schema": 1, "tables": {"encoder": {**good, **change}}}))
+    path.write_text(json.dumps({"schema": 2, "tables": {"encoder": {**good, **change}}}))
     with pytest.raises(EdgeageError, match=message):
         read_tables(path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 2, "tables": {}}', "{"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 1, "tables": {}}', "{"])
 def test_foreign_files_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "ranges.json").write_text(text)
     with pytest.raises(EdgeageError):

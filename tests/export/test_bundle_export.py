@@ -58,8 +58,9 @@ def test_hashes_chain_from_the_checkpoint_to_the_engines(report: Report, tiny_fo
     for engine in ("encoder", "embedder", "generator"):
         digest = sha256(report.path / f"engines/{engine}.onnx")
         assert lineage["onnx"][engine] == tables[engine].network == digest
-        assert tables[engine].calibration == lineage["calibration"]["fingerprint"]
-        assert tables[engine].count == lineage["calibration"]["count"] == 150
+        made = lineage["calibration"]["networks"][engine]
+        assert tables[engine].calibration == made["fingerprint"]
+        assert tables[engine].count == made["samples"] >= 100
     assert lineage["onnx"]["generator_all"] == lineage["onnx"]["generator"]
     assert tables["generator"].ranges["y"] == (0.0, 1.0)
     assert {"image", "z"} <= set(tables["encoder"].ranges)
@@ -85,7 +86,7 @@ def test_quality_is_measured_and_the_card_says_what_was_not(report: Report) -> N
     for engine in report.manifest.engines:
         quality = report.manifest.quality[engine]
         assert quality["lsb_max"] <= verify.MAX_LSB[engine][1]
-        assert quality["count"] == (5 if engine == "generator_all" else 30)
+        assert quality["count"] == (4 if engine == "generator_all" else 20)
         assert ("psnr_db" in quality) == engine.startswith("generator")
     card = (report.path / "MODEL_CARD.md").read_text()
     assert "not run" in card
@@ -96,7 +97,7 @@ def test_quality_is_measured_and_the_card_says_what_was_not(report: Report) -> N
 
 def test_the_whole_chain_is_measured_beside_what_no_model_gives(report: Report, tiny_images: Faces) -> None:
     whole = report.manifest.quality["end_to_end"]
-    assert whole["count"] == 30
+    assert whole["count"] == 20
     # INT8 follows the float chain; random weights rebuild nothing, which the mean face shows
     assert abs(whole["psnr_int8_db"] - whole["psnr_float_db"]) < 1
     assert whole["aging_int8_levels"] == pytest.approx(whole["aging_float_levels"], rel=0.2)
@@ -114,7 +115,7 @@ def test_held_out_images_check_the_engines(tiny_folder: Path, tiny_images: Faces
         **OPTIONS,
         held_out=(images[150:], groups[150:]),
     )
-    assert report.manifest.lineage["calibration"]["count"] == 150
+    assert report.manifest.lineage["calibration"]["count"] == 125
     assert report.manifest.quality["encoder"]["count"] == 30
     assert report.manifest.data["validation"] == "held out from training"
     assert "held out from training" in (tmp_path / "x.agebundle/MODEL_CARD.md").read_text()

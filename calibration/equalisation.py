@@ -1,0 +1,225 @@
+"""Cross-layer equalisation: the same network with channels of like reach, so that one scale suits all.
+
+Between two weighted nodes a channel may be divided by any positive factor and multiplied again behind, as
+long as everything between is positively homogeneous (ReLU, LeakyReLU, sums, resizing, constant factors).
+Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section
+4.1; here the factors come from measured reaches, and a region may hold sums and reshapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from edgeage.calibration.graph import GraphView, attribute
+from edgeage.calibration.observers import Histogram
+from edgeage.calibration.quantization import WEIGHTED
+
+_HOMOGENEOUS = frozenset(
+    {"Relu", "LeakyRelu", "Resize", "Add", "Sub", "MaxPool", "AveragePool", "ReduceMean"}
+)
+_MOVING = frozenset({"Reshape", "DepthToSpace"})
+# No channel is stretched more than this: one that hardly ever fires would get weights that drown the rest.
+_LARGEST_FACTOR = 16.0
+
+_Indices = NDArray[np.int64]
+
+
+def equalise(model: onnx.ModelProto, histograms: Mapping[str, Histogram]) -> tuple[onnx.ModelProto, int]:
+    """The equalised network, equal in exact arithmetic, and the number of regions that were equalised.
+
+    Args:
+        histograms: of every activation of `model`, with the reach of each channel.
+    """
+    view = GraphView(model)
+    constants = {
+        name: value.astype(np.float64) for name, value in view.constants.items() if value.dtype == np.float32
+    }
+    changed: set[str] = set()
+    found = 0
+    for region in _regions(view):
+        factors = _factors(region, histograms)
+        if factors is None or not _apply(view, region, factors, constants, changed):
+            continue
+        found += 1
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    for tensor in result.graph.initializer:
+        if tensor.name in changed:
+            tensor.CopyFrom(numpy_helper.from_array(constants[tensor.name].astype(np.float32), tensor.name))
+    return result, found
+
+
+def _regions(view: GraphView) -> list[dict[str, _Indices]]:
+    """Sets of tensors that share their channels' factors: tensor -> index of the factor of each channel."""
+    regions: list[dict[str, _Indices]] = []
+    placed: set[str] = set()
+    for node in view.nodes:
+        name = node.output[0]
+        if node.op_type in WEIGHTED and name not in placed:
+            region = _grow(view, name)
+            placed |= region.keys() if region else {name}
+            if region:
+                regions.append(region)
+    return regions
+
+
+def _grow(view: GraphView, start: str) -> dict[str, _Indices] | None:
+    """The region around the output of a weighted node; None if something in it fixes the factors."""
+    # A flat tensor of an image has a factor for each element where its image has one for each channel: the
+    # region is numbered from the tensor with the fewest channels that lies in it.
+    members = _members(view, start)
+    if members is None:
+        return None
+    root = min(members, key=lambda name: (view.shapes[name][1], name))
+    region = {root: np.arange(view.shapes[root][1], dtype=np.int64)}
+    todo = [root]
+    while todo:
+        name = todo.pop()
+        for node, other in _neighbours(view, name):
+            if other not in members:
+                continue
+            indices = _carried(view, node, name, other, region[name])
+            if indices is None:
+                return None
+            if other not in region:
+                region[other] = indices
+                todo.append(other)
+            elif not np.array_equal(region[other], indices):
+                return None
+    return region if region.keys() == members else None
+
+
+def _members(view: GraphView, start: str) -> set[str] | None:
+    members, todo = {start}, [start]
+    while todo:
+        name = todo.pop()
+        if name in view.inputs or name in view.outputs:
+            return None
+        for reader in view.consumers.get(name, []):
+            if reader.op_type not in (*WEIGHTED, *_HOMOGENEOUS, *_MOVING, "Mul"):
+                return None
+            if reader.op_type == "Mul" and _scaled_operand(view, reader) != name:
+                return None  # it is the factor of another region: bilinear
+        maker = view.producer[name]
+        if maker.op_type not in (*WEIGHTED, *_HOMOGENEOUS, *_MOVING, "Mul"):
+            return None
+        for _, other in _neighbours(view, name):
+            if other not in members:
+                members.add(other)
+                todo.append(other)
+    return members
+
+
+def _scaled_operand(view: GraphView, node: onnx.NodeProto) -> str:
+    """The operand of a product that shares the result's factors: the larger one."""
+    sizes = [0 if name in view.constants else int(np.prod(view.shapes[name])) for name in node.input]
+    return str(node.input[int(np.argmax(sizes))])
+
+
+def _neighbours(view: GraphView, name: str) -> list[tuple[onnx.NodeProto, str]]:
+    """Tensors that must have the same factors, with the node in between."""
+    found = []
+    maker = view.producer.get(name)
+    if maker is not None and maker.op_type not in WEIGHTED:
+        operands = list(maker.input[: 2 if maker.op_type in ("Add", "Sub") else 1])
+        if maker.op_type == "Mul":
+            operands = [_scaled_operand(view, maker)]
+        found += [(maker, other) for other in operands if other not in view.constants]
+    for reader in view.consumers.get(name, []):
+        if reader.op_type in WEIGHTED or (reader.op_type == "Mul" and _scaled_operand(view, reader) != name):
+            continue
+        others = [reader.output[0]]
+        if reader.op_type in ("Add", "Sub"):
+            others += [other for other in reader.input if other != name and other not in view.constants]
+        found += [(reader, other) for other in others]
+    return found
+
+
+def _carried(
+    view: GraphView, node: onnx.NodeProto, name: str, other: str, indices: _Indices
+) -> _Indices | None:
+    """Indices of `other`'s channels, from those of `name`, through `node`."""
+    given, wanted = view.shapes[name], view.shapes[other]
+    if node.op_type == "DepthToSpace":
+        block = attribute(node, "blocksize") ** 2
+        return np.repeat(indices, block) if other == node.input[0] else None
+    if node.op_type == "Reshape":
+        if len(given) == 4 and len(wanted) == 2:
+            return np.repeat(indices, given[2] * given[3])
+        if len(given) == 2 and len(wanted) == 4:
+            per_image = indices.reshape(wanted[1], -1)
+            return per_image[:, 0] if (per_image == per_image[:, :1]).all() else None
+        return None
+    return indices if given[1] == wanted[1] else None
+
+
+def _factors(
+    region: Mapping[str, _Indices], histograms: Mapping[str, Histogram]
+) -> NDArray[np.float64] | None:
+    """What each channel is divided by: its reach over the largest of all channels, 1 / 16 at least."""
+    count = 1 + max(int(indices.max()) for indices in region.values())
+    reaches = np.zeros(count)
+    for name, indices in region.items():
+        seen = histograms[name]
+        # tensors differ in reach; what counts is how a channel compares with its own tensor's largest
+        np.maximum.at(reaches, indices, seen.reaches / max(seen.reach, 1e-12))
+    alive = reaches > 1e-6
+    if alive.sum() < 2:
+        return None
+    largest = reaches[alive].max()
+    factors = np.where(alive, reaches / largest, 1.0)
+    return np.maximum(factors, 1 / _LARGEST_FACTOR)
+
+
+def _apply(
+    view: GraphView,
+    region: Mapping[str, _Indices],
+    factors: NDArray[np.float64],
+    constants: dict[str, NDArray[np.float64]],
+    changed: set[str],
+) -> bool:
+    """Divide in the makers, multiply in the readers; False (and nothing done) if a constant is shared."""
+    divided: list[tuple[str, NDArray[np.float64]]] = []
+    for name, indices in region.items():
+        own = factors[indices]
+        maker = view.producer[name]
+        if maker.op_type in WEIGHTED:
+            divided += [(constant, 1 / own) for constant in maker.input[1:]]
+        elif maker.op_type in ("Add", "Sub"):
+            for operand in maker.input:
+                if operand in view.constants:
+                    if view.constants[operand].size != len(own):
+                        return False
+                    divided.append((operand, 1 / own))
+        for reader in view.consumers.get(name, []):
+            if reader.op_type in WEIGHTED:
+                divided.append((f"{reader.input[1]}", np.array([])))
+    names = [name for name, _ in divided]
+    if any(len(view.consumers[name]) != 1 for name in names):
+        return False
+    for name, factor in divided:
+        if factor.size:
+            value = constants[name]
+            shape = [-1 if size == len(factor) else 1 for size in value.shape[:1]] + [1] * (value.ndim - 1)
+            constants[name] = value * (
+                factor.reshape(shape) if value.shape[0] == len(factor) else factor.reshape(value.shape)
+            )
+            changed.add(name)
+    for name, indices in region.items():
+        own = factors[indices]
+        for reader in view.consumers.get(name, []):
+            if reader.op_type not in WEIGHTED:
+                continue
+            weight = constants[reader.input[1]]
+            if attribute(reader, "group", 1) > 1:
+                rows = np.repeat(own, len(weight) // len(own))
+                constants[reader.input[1]] = weight * rows.reshape(-1, 1, 1, 1)
+            else:
+                constants[reader.input[1]] = weight * own.reshape(1, -1, *[1] * (weight.ndim - 2))
+            changed.add(reader.input[1])
+    return True
