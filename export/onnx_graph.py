@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
@@ -40,23 +40,27 @@ Arrays = Mapping[str, NDArray[np.float32]]
 
 
 def export_onnx(
-    network: torch.nn.Module, inputs: Mapping[str, tuple[int, ...]], output: str
+    network: torch.nn.Module,
+    inputs: Mapping[str, tuple[int, ...]],
+    output: str,
+    keep: Callable[[onnx.ModelProto], None] | None = None,
 ) -> onnx.ModelProto:
     """Canonical float graph of `network` (in eval mode).
 
     Args:
         inputs: shape by input name, in the order of the network's arguments.
         output: name of the one output.
+        keep: is given the graph as torch's exporter wrote it, before anything is simplified.
 
     Raises EdgeageError if the graph has an operator outside the closed set or a step changes the numbers.
     """
     feeds = probe(inputs)
     wanted = _run_torch(network, feeds)
-    model = _trace(network, feeds, output)
-    opsets = {item.domain: item.version for item in model.opset_import}
-    if opsets.get("", 0) != OPSET:
-        # the exporter has been seen to return another opset than asked for
-        raise EdgeageError(f"the ONNX exporter returned opset {opsets}, expected {OPSET}; use torch 2.13")
+    model = trace(network, inputs, output)
+    if keep is not None:
+        exported = onnx.ModelProto()
+        exported.CopyFrom(model)
+        keep(exported)
     compare(model, feeds, wanted, "the ONNX export")
     with _silence(), redirect_stdout(io.StringIO()):
         # check_n=0 would report success without having run anything
@@ -183,9 +187,11 @@ def _run_torch(network: torch.nn.Module, feeds: Arrays) -> NDArray[np.float32]:
     return result
 
 
-def _trace(network: torch.nn.Module, feeds: Arrays, output: str) -> onnx.ModelProto:
+def trace(network: torch.nn.Module, inputs: Mapping[str, tuple[int, ...]], output: str) -> onnx.ModelProto:
+    """The graph as torch's exporter writes it. Args: as `export_onnx`."""
     import torch
 
+    feeds = probe(inputs)
     with _silence():
         program = torch.onnx.export(
             network,
@@ -200,6 +206,10 @@ def _trace(network: torch.nn.Module, feeds: Arrays, output: str) -> onnx.ModelPr
     if program is None:
         raise EdgeageError("torch's ONNX exporter returned nothing; use torch 2.13")
     model: onnx.ModelProto = program.model_proto
+    opsets = {item.domain: item.version for item in model.opset_import}
+    if opsets.get("", 0) != OPSET:
+        # the exporter has been seen to return another opset than asked for
+        raise EdgeageError(f"the ONNX exporter returned opset {opsets}, expected {OPSET}; use torch 2.13")
     return model
 
 

@@ -161,7 +161,7 @@ def measure(
         signal += float(np.square(exact, dtype=np.float64).sum())
         total += exact
         noise += float(np.square(exact - values).sum())
-        cosines.append(_cosine(exact, values))
+        cosines.append(cosine(exact, values))
         elements += exact.size
         count += 1
     if count == 0:
@@ -173,10 +173,10 @@ def measure(
         lsb_p999=float(np.searchsorted(np.cumsum(histogram), 0.999 * elements)),
         lsb_mean=float(histogram @ np.arange(256)) / elements,
         float_io_lsb_max=worst_io,
-        sqnr_db=_decibel(signal, noise),
-        sqnr_varying_db=_decibel(signal - float(np.square(total).sum()) / count, noise),
+        sqnr_db=decibel(signal, noise),
+        sqnr_varying_db=decibel(signal - float(np.square(total).sum()) / count, noise),
         cosine=float(np.mean(cosines)),
-        psnr_db=_decibel(4.0 * elements, noise) if is_image else None,
+        psnr_db=decibel(4.0 * elements, noise) if is_image else None,
     )
 
 
@@ -196,11 +196,13 @@ def gate(engine: str, quality: Quality) -> None:
         )
 
 
-def _cosine(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
+def cosine(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
+    """Of two arrays as vectors; 0 if one of them is 0."""
     a, b = a.ravel().astype(np.float64), b.ravel().astype(np.float64)
     return float(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-12))
 
 
-def _decibel(signal: float, noise: float) -> float:
+def decibel(signal: float, noise: float) -> float:
+    """Ratio of two energies, -200..200 dB."""
     # an error of exactly 0 has no decibels; 200 dB is beyond anything float32 can show
     return float(np.clip(10 * np.log10(max(signal, 1e-300) / max(noise, 1e-300)), -200.0, 200.0))

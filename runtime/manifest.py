@@ -5,7 +5,7 @@ Only the standard library is needed, so that a device can read a bundle without 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from edgeage.errors import EdgeageError
@@ -255,6 +255,9 @@ class Manifest:
         quality: {engine: {metric: number}} as measured on the engines.
         licence: texts about terms, by topic.
         data: what the model was trained and calibrated on.
+        parity: how far each form of a network is from the one before it, as measured at the export
+            (`edgeage verify` measures again): {"kernels": text, "golden": {engine: {port: {link: figures}}},
+            "faces": figures of whole faces}; {} in bundles that are older than it.
         schema: version of this format.
     """
 
@@ -270,6 +273,7 @@ class Manifest:
     quality: dict[str, dict[str, float]]
     licence: dict[str, str]
     data: dict[str, Any]
+    parity: dict[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -280,7 +284,7 @@ class Manifest:
         if len(points) != 4:
             raise invalid("frame_keypoints", f"has {len(points)} points, expected 4")
         object.__setattr__(self, "frame_keypoints", points)
-        for name in ("engines", "refinement", "files", "lineage", "tools", "quality", "licence", "data"):
+        for name in ("engines", *_PLAIN, "parity"):
             object.__setattr__(self, name, read_mapping(getattr(self, name), name))
         if read_integer(self.refinement.get("steps"), "refinement.steps") < 0:
             raise invalid("refinement.steps", f"is {self.refinement['steps']}, expected 0 or more")
@@ -299,6 +303,9 @@ class Manifest:
         for name, metrics in read_mapping(self.quality, "quality").items():
             for metric, number in read_mapping(metrics, f"quality.{name}").items():
                 read_number(number, f"quality.{name}.{metric}")
+        _check_figures(self.parity, "parity")
+        for engine in read_mapping(self.parity.get("golden", {}), "parity.golden"):
+            read_choice(engine, ENGINES, "an engine of parity.golden")
         for part in ("tools", "licence"):
             for key, text in getattr(self, part).items():
                 read_text(text, f"{part}.{key}")
@@ -313,6 +320,7 @@ class Manifest:
             "frame_keypoints": [list(point) for point in self.frame_keypoints],
             "engines": {name: entry.to_dict() for name, entry in self.engines.items()},
             **{name: dict(getattr(self, name)) for name in _PLAIN},
+            **({"parity": dict(self.parity)} if self.parity else {}),
         }
 
     @classmethod
@@ -322,7 +330,7 @@ class Manifest:
             raise EdgeageError("this manifest.json is not one of an edgeage bundle (it has no schema)")
         _check_schema(value["schema"])
         names = ("schema", "name", "edgeage_version", "profile", "frame_keypoints", "engines", *_PLAIN)
-        fields = read_fields(value, names, "manifest.json")
+        fields = read_fields({"parity": {}, **value}, (*names, "parity"), "manifest.json")
         engines = read_mapping(fields["engines"], "engines")
         return cls(
             schema=fields["schema"],
@@ -331,11 +339,22 @@ class Manifest:
             profile=_profile(fields["profile"]),
             frame_keypoints=read_list(fields["frame_keypoints"], read_point, "frame_keypoints"),
             engines={key: EngineEntry.from_dict(entry, f"engines.{key}") for key, entry in engines.items()},
-            **{name: read_mapping(fields[name], name) for name in _PLAIN},
+            **{name: read_mapping(fields[name], name) for name in (*_PLAIN, "parity")},
         )
 
 
 _PLAIN = ("refinement", "files", "lineage", "tools", "quality", "licence", "data")
+
+
+def _check_figures(value: Any, where: str) -> None:
+    """Objects of objects whose leaves are finite numbers or texts."""
+    if isinstance(value, str):
+        read_text(value, where)
+    elif isinstance(value, dict):
+        for key, inner in read_mapping(value, where).items():
+            _check_figures(inner, f"{where}.{key}")
+    else:
+        read_number(value, where)
 
 
 def _check_schema(schema: Any) -> None:

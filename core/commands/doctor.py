@@ -6,10 +6,11 @@ import json
 import os
 import platform
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
+
+from edgeage.machine import cpu_name, int8_instructions
 
 
 @click.command(
@@ -38,7 +39,7 @@ def examine() -> dict[str, Any]:
         "edgeage": __version__,
         "python": {"version": platform.python_version(), "executable": sys.executable},
         "platform": {"system": platform.platform(), "machine": platform.machine()},
-        "cpu": {"name": _cpu_name(), "cores": os.cpu_count(), "int8": _int8_instructions()},
+        "cpu": {"name": cpu_name(), "cores": os.cpu_count(), "int8": int8_instructions()},
         "numpy": installed_version("numpy"),
         "pillow": installed_version("Pillow"),
         "engines": {name: _engine(name) for name in PACKAGES} | {"tensorrt": _tensorrt()},
@@ -121,32 +122,6 @@ def _bundle() -> dict[str, Any]:
     except EdgeageError as error:
         return {"path": None, "works": False, "problem": str(error)}
     return {"path": str(bundle.path), "name": bundle.manifest.name, "works": True}
-
-
-def _cpu_name() -> str:
-    """The processor's name as Linux tells it, else what Python knows."""
-    for line in _cpuinfo():
-        key, _, value = line.partition(":")
-        if key.strip() in ("model name", "Model", "Hardware"):
-            return value.strip()
-    return platform.processor() or platform.machine()
-
-
-def _int8_instructions() -> list[str]:
-    """Instruction sets for int8 dot products (x86 and arm64); empty if none are known of."""
-    known = {"avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm"}
-    for line in _cpuinfo():
-        key, _, value = line.partition(":")
-        if key.strip() in ("flags", "Features"):
-            return sorted(known & set(value.split()))
-    return []
-
-
-def _cpuinfo() -> list[str]:
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # not Linux
-        return []
 
 
 def _show(report: dict[str, Any]) -> None:

@@ -70,6 +70,7 @@ def _show(bundle: Bundle) -> None:
     console.print(table)
     _tree(console, "int8 inputs and outputs, real value", scales)
     _tree(console, "quality", manifest.quality)
+    _tree(console, "parity on golden vectors (edgeage verify measures it again)", _parity(manifest.parity))
     _tree(console, "lineage", manifest.lineage)
     _tree(console, "data", manifest.data)
     _tree(console, "licence", manifest.licence)
@@ -80,6 +81,24 @@ def _tree(console: Console, title: str, values: dict[str, Any]) -> None:
     console.print(f"[bold]{title}[/bold]" + ("" if values else " none stated"))
     for key, value in _flat(values):
         console.print(f"  {key}: {value}", highlight=False, markup=False)
+
+
+def _parity(parity: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """The stated chain, one row a link."""
+    rows: dict[str, dict[str, str]] = {}
+    for engine, ports in parity.get("golden", {}).items():
+        for found in ports.values():
+            for link, figures in found.items():
+                codes = f", at most {figures['lsb_max']:.0f} codes" if "lsb_max" in figures else ""
+                rows.setdefault(engine, {})[link] = f"{figures['sqnr_db']:.1f} dB{codes}"
+    for link, figures in parity.get("faces", {}).get("links", {}).items():
+        judged = (
+            f", judge's cosine {-figures['cosine_drop']:+.4f}, age {figures['age_shift']:+.2f} years"
+            if "cosine_drop" in figures
+            else ""
+        )
+        rows.setdefault("whole faces", {})[link] = f"{figures['psnr_db']:.1f} dB{judged}"
+    return rows
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

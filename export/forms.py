@@ -1,0 +1,155 @@
+"""Every form that a network takes on its way to a device, each as one function from feeds to outputs.
+
+torch -> exported (ONNX as torch writes it) -> onnx (canonical, phase form) -> qdq -> int8 -> int8-float-io.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgeage.calibration.observers import Feeds, session
+from edgeage.errors import EdgeageError
+from edgeage.export.engines import EngineSpec
+from edgeage.export.onnx_graph import trace, with_batch
+from edgeage.runtime.engines.litert import TfliteEngine
+from edgeage.runtime.manifest import EngineEntry, EngineFile, Port
+
+if TYPE_CHECKING:
+    import torch
+
+# Contract form: float32, NCHW, by port name, static batch.
+Outputs = Mapping[str, NDArray[np.float32]]
+Form = Callable[[Feeds], Outputs]
+Forms = dict[str, Form]
+
+ORDER = ("torch", "exported", "onnx", "qdq", "int8", "int8-float-io")
+_FORM_OF = {
+    ("onnx", "float32", "float32"): "onnx",
+    ("onnx", "int8", "float32"): "qdq",
+    ("tflite", "int8", "int8"): "int8",
+    ("tflite", "int8", "float32"): "int8-float-io",
+}
+
+
+def bundle_forms(
+    entries: Mapping[str, EngineEntry], networks: Mapping[str, str], read: Callable[[str], bytes]
+) -> dict[str, Forms]:
+    """The forms that a bundle's files are, by engine.
+
+    Args:
+        entries: of the manifest.
+        networks: engine -> engine of batch 1 whose float graph it shares (generator_all -> generator).
+        read: bytes of a file by its path in the bundle.
+
+    A second file of the same kind is named with it: "int8 (all.tflite)". Raises EdgeageError if a file does
+    not load or has other ports than the manifest says.
+    """
+    found: dict[str, Forms] = {}
+    for name, entry in entries.items():
+        forms: Forms = {}
+        for file in entry.files:
+            kind = _FORM_OF.get((file.format, file.precision, file.io), f"{file.precision} {file.format}")
+            key = kind if kind not in forms else f"{kind} ({PurePosixPath(file.file).name})"
+            forms[key] = _file_form(entry, file, read(file.file))
+        shared = entries.get(networks.get(name, name))
+        if "onnx" not in forms and shared is not None:
+            # the bundle holds a float graph once, for batch 1; its other batch has the same weights
+            float_file = next((file for file in shared.files if _FORM_OF.get(_kind(file)) == "onnx"), None)
+            if float_file is not None:
+                model = _load(read(float_file.file), float_file.file)
+                forms["onnx"] = onnx_form(with_batch(model, entry.inputs[0].shape[0]), entry, float_file.file)
+        found[name] = forms
+    return found
+
+
+def checkpoint_forms(
+    networks: Mapping[str, torch.nn.Module],
+    specs: Mapping[str, EngineSpec],
+    exported: Mapping[str, onnx.ModelProto] | None = None,
+) -> dict[str, Forms]:
+    """The forms that come before a bundle, by engine.
+
+    Args:
+        networks: of the checkpoint, in eval mode.
+        exported: what torch's exporter wrote for each network, if it ran already; it runs here otherwise.
+    """
+    graphs = dict(exported or {})
+    found: dict[str, Forms] = {}
+    for spec in specs.values():
+        network = networks[spec.network]
+        if spec.network not in graphs:
+            single = next(one for one in specs.values() if one.name == spec.network)
+            shapes = {port.name: port.shape for port in single.inputs}
+            graphs[spec.network] = trace(network, shapes, single.outputs[0].name)
+        found[spec.name] = {
+            "torch": torch_form(network, spec.outputs),
+            "exported": one_by_one(graphs[spec.network], spec.outputs),
+        }
+    return found
+
+
+def torch_form(network: torch.nn.Module, outputs: tuple[Port, ...]) -> Form:
+    def run(feeds: Feeds) -> Outputs:
+        import torch
+
+        with torch.inference_mode():
+            made = network(*(torch.from_numpy(value) for value in feeds.values()))
+        arrays = made if isinstance(made, tuple) else (made,)
+        return {port.name: array.numpy() for port, array in zip(outputs, arrays, strict=True)}
+
+    return run
+
+
+def one_by_one(model: onnx.ModelProto, outputs: tuple[Port, ...]) -> Form:
+    """A graph of batch 1 for any batch."""
+    running = session(model)
+
+    def run(feeds: Feeds) -> Outputs:
+        batch = len(next(iter(feeds.values())))
+        parts = [running.run(None, {k: v[i : i + 1] for k, v in feeds.items()}) for i in range(batch)]
+        arrays = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return {port.name: array for port, array in zip(outputs, arrays, strict=True)}
+
+    return run
+
+
+def onnx_form(model: onnx.ModelProto, entry: EngineEntry, what: str) -> Form:
+    """A graph in ONNX Runtime without optimisation: node by node as written (see `verify`)."""
+    try:
+        running = session(model)
+    except Exception as error:  # onnxruntime's exceptions share no base class that is exported
+        raise EdgeageError(f"onnxruntime cannot load {what}: {str(error).splitlines()[0]}") from None
+    for ports, found in ((entry.inputs, running.get_inputs()), (entry.outputs, running.get_outputs())):
+        shapes = {port.name: tuple(port.shape) for port in found}
+        if shapes != (wanted := {port.name: port.shape for port in ports}):
+            raise EdgeageError(f"{what} has the ports {shapes}, its manifest says {wanted}; export again")
+    names = [port.name for port in entry.outputs]
+
+    def run(feeds: Feeds) -> Outputs:
+        return dict(zip(names, running.run(names, dict(feeds)), strict=True))
+
+    return run
+
+
+def _file_form(entry: EngineEntry, file: EngineFile, content: bytes) -> Form:
+    if file.format == "onnx":
+        return onnx_form(_load(content, file.file), entry, file.file)
+    engine = TfliteEngine(entry, file, content, "litert", threads=1)
+    return lambda feeds: engine.run(dict(feeds))
+
+
+def _load(content: bytes, what: str) -> onnx.ModelProto:
+    try:
+        return onnx.load_from_string(content)
+    except Exception as error:  # protobuf's own, which onnx lets through
+        raise EdgeageError(f"{what} is not an ONNX file: {error}") from None
+
+
+def _kind(file: EngineFile) -> tuple[str, str, str]:
+    return file.format, file.precision, file.io
