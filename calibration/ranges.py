@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -115,7 +116,10 @@ class RangeTable:
 
 def write_tables(path: Path, tables: Mapping[str, RangeTable]) -> None:
     """Write the tables of all networks as one JSON file."""
-    files.write_json(path, {"schema": SCHEMA, "tables": {name: t.to_dict() for name, t in tables.items()}})
+    value = {"schema": SCHEMA, "tables": {name: table.to_dict() for name, table in tables.items()}}
+    # a line for each tensor, to be read and compared by people too
+    text = re.sub(r"\[[^\[\]{}]*\]", lambda found: " ".join(found[0].split()), json.dumps(value, indent=1))
+    files.write_bytes(path, text.encode() + b"\n")
 
 
 def read_tables(path: Path) -> dict[str, RangeTable]:

@@ -76,33 +76,26 @@ def command(
     from edgeage.export.calibrated import Options
     from edgeage.export.model_card import read_evaluation
     from edgeage.export.pipeline import export_bundle
+    from edgeage.train.calibration_faces import calibration_faces
     from edgeage.train.checkpoint import load_checkpoint
-    from edgeage.train.data import open_source
-    from edgeage.train.recipes.schema import held_out_by
 
     check_target(out, force=force)
     trained = load_checkpoint(checkpoint)
     judged = None if evaluation is None else read_evaluation(evaluation, trained.sha256)
     quiet = quiet or as_json
-    faces = open_source(calibration, image_size=trained.profile.image_size, progress=not quiet)
-    data, recipe = trained.meta.get("data", {}), trained.meta.get("recipe", {})
-    held_out = None
-    if data.get("fingerprint") == faces.fingerprint:
-        # the same split as in training: what it never saw checks the engines
-        faces, unseen, _ = held_out_by(recipe).split(faces)
-        held_out = unseen.images, unseen.groups
+    faces = calibration_faces(trained, calibration, progress=not quiet)
     report = export_bundle(
         trained,
         faces.images,
         faces.groups,
         out,
         name=name or out.stem,
-        source=calibration.partition(":")[0],
+        source=faces.source,
         fingerprint=faces.fingerprint,
         options=Options(count=samples, calibrator=calibrator, target_db=target_db, seed=seed),
         force=force,
         quiet=quiet,
-        held_out=held_out,
+        held_out=faces.held_out,
         evaluation=judged,
     )
     if as_json:

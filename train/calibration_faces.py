@@ -1,0 +1,44 @@
+"""The faces that calibrate a checkpoint's engines, apart from those that check them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeage.train.checkpoint import Checkpoint
+from edgeage.train.data import open_source
+from edgeage.train.recipes.schema import held_out_by
+
+
+@dataclass(frozen=True)
+class CalibrationFaces:
+    """
+    Attributes:
+        images: uint8 RGB [n, S, S, 3], with their age groups int64 [n].
+        source: kind of the source, e.g. "utkface".
+        fingerprint: of the source.
+        held_out: images that training never saw with their groups, if the source is the training's own.
+    """
+
+    images: NDArray[np.uint8]
+    groups: NDArray[np.int64]
+    source: str
+    fingerprint: str
+    held_out: tuple[NDArray[np.uint8], NDArray[np.int64]] | None
+
+
+def calibration_faces(checkpoint: Checkpoint, source: str, *, progress: bool) -> CalibrationFaces:
+    """Open `source`; of the training's own data, the training part calibrates and the validation part checks.
+
+    Raises EdgeageError if the source cannot be read.
+    """
+    faces = open_source(source, image_size=checkpoint.profile.image_size, progress=progress)
+    kind, fingerprint = source.partition(":")[0], faces.fingerprint
+    data: dict[str, Any] = checkpoint.meta.get("data", {})
+    if data.get("fingerprint") != fingerprint:
+        return CalibrationFaces(faces.images, faces.groups, kind, fingerprint, None)
+    seen, unseen, _ = held_out_by(checkpoint.meta.get("recipe", {})).split(faces)
+    return CalibrationFaces(seen.images, seen.groups, kind, fingerprint, (unseen.images, unseen.groups))
