@@ -12,6 +12,7 @@ from edgeage.errors import EdgeageError
 
 VERBS = {
     "age": "Age the face in a photo with a bundle's engines.",
+    "calibrate": "Report what INT8 costs a checkpoint, layer by layer.",
     "doctor": "Say what this machine can do, and the command that adds what is missing.",
     "eval-setup": "Fetch the judges that evaluation needs.",
     "evaluate": "Measure a checkpoint by judges that its training never saw.",

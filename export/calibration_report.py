@@ -239,16 +239,17 @@ def summary_rows(calibration: Calibration) -> list[dict[str, Any]]:
     return [
         {
             "network": name,
-            "calibrator": found.chosen.calibrator,
-            "besides": " ".join(
-                ["equalised"] * found.chosen.equalised + ["corrected"] * found.chosen.corrected
-            ),
             "dB": f"{found.chosen.sqnr_db:.1f}",
             "min-max": _score(found, "minmax"),
             "images": str(found.samples),
             "halves": f"{found.curve[-1].mean:.1%}",
             "clipped": f"{max(tensor.clipped for tensor in found.tensors.values()):.2%}",
             "float": str(len(calibration.tables[name].floats)),
+            "calibrator": ", ".join(
+                [found.chosen.calibrator]
+                + ["equalised"] * found.chosen.equalised
+                + ["biases corrected"] * found.chosen.corrected
+            ),
         }
         for name, found in calibration.networks.items()
     ]

@@ -82,7 +82,7 @@ def command(
     summary = summary_rows(made)
     table = Table(title="calibration", box=box.SIMPLE, padding=(0, 1))
     for column in summary[0]:
-        table.add_column(column, no_wrap=True)
+        table.add_column(column, no_wrap=column != "calibrator")
     for entry in summary:
         table.add_row(*entry.values())
     console.print(table)
