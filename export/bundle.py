@@ -70,6 +70,7 @@ class Contents:
         golden: arrays by key, e.g. "encoder/in/image" (see SPEC 2 and `golden_vectors`).
         whole: figures of encoder and generator together (see `edgeage.export.end_to_end`).
         evaluation: the judges' report on this checkpoint, with its text under "text"; None: not run.
+        parity: the chain from torch to each engine file, see `edgeage.export.bundle_check.record`.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Contents:
     data: dict[str, Any]
     whole: dict[str, float]
     evaluation: dict[str, Any] | None = None
+    parity: dict[str, Any] = field(default_factory=dict)
 
     def operators(self) -> dict[str, dict[str, int]]:
         return {build.spec.name: build.operators for build in self.builds}
@@ -126,7 +128,7 @@ def _manifest(folder: Path, contents: Contents) -> Manifest:
         edgeage_version=__version__,
         profile=contents.profile,
         frame_keypoints=FRAMES[contents.profile.frame],
-        engines={build.spec.name: _entry(build) for build in contents.builds},
+        engines={build.spec.name: engine_entry(build) for build in contents.builds},
         refinement={"steps": 0, "note": "no refine engine yet: z is the encoder's output"},
         files={path.relative_to(folder).as_posix(): sha256(path) for path in paths},
         lineage={
@@ -142,10 +144,12 @@ def _manifest(folder: Path, contents: Contents) -> Manifest:
         },
         licence=contents.licence,
         data=contents.data,
+        parity=contents.parity,
     )
 
 
-def _entry(build: Build) -> EngineEntry:
+def engine_entry(build: Build) -> EngineEntry:
+    """The manifest's entry of a finished engine."""
     spec = build.spec
     files = []
     for flavour in build.files:

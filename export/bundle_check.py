@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -25,7 +25,9 @@ from edgeage.machine import kernel_set
 from edgeage.profile import Profile
 from edgeage.runtime.bundle import Bundle
 from edgeage.runtime.manifest import EngineEntry, Manifest
-from edgeage.train.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from edgeage.train.checkpoint import Checkpoint
 
 GOLDEN, FACES = "golden", "faces"
 # Codes depend on them, and on the processor's kernels.
@@ -158,9 +160,9 @@ def record(
     checkpoint: Checkpoint,
     exported: Mapping[str, onnx.ModelProto],
     entries: Mapping[str, EngineEntry],
-    read: Any,
+    read: Callable[[str], bytes],
     golden: Golden,
-    faces: Pixels | NDArray[np.float32],
+    faces: Pixels,
     judges: Judges | None = None,
 ) -> dict[str, Any]:
     """The manifest's `parity`: what `edgeage verify` will measure again.
@@ -169,20 +171,19 @@ def record(
         exported: torch's own ONNX by network, see `export_onnx`.
         entries, read: engines of the bundle that is being made and the bytes of its files by path.
         golden: arrays of golden.npz.
-        faces: uint8 [n, S, S, 3], or float32 [n, 3, S, S]; a few are enough.
+        faces: aligned, uint8 [n, S, S, 3]; a few are enough.
     """
     specs = engine_specs(checkpoint.profile)
     before = checkpoint_forms(checkpoint.networks, specs, exported)
     networks = {name: spec.network for name, spec in specs.items()}
     files = bundle_forms(entries, networks, read)
     forms = {name: {**before[name], **files[name]} for name in files}
-    pixels: Pixels = to_pixels(faces) if faces.dtype == np.float32 else faces  # type: ignore[arg-type, assignment]
     groups = checkpoint.profile.groups
-    made = make_faces(forms, pixels, len(groups))
+    made = make_faces(forms, faces, len(groups))
     return {
         "kernels": kernel_set() or "unknown",
         GOLDEN: parity.to_json(_golden_chain(entries, forms, golden)),
-        FACES: measure_faces(made, pixels, groups, judges),
+        FACES: measure_faces(made, faces, groups, judges),
     }
 
 

@@ -60,6 +60,7 @@ class Calibration:
     Attributes:
         specs: of the engines to build.
         graphs: float ONNX by engine.
+        exported: by network, as torch's exporter wrote it, for the parity chain.
         networks: by network.
         tables: range table by network.
         selection: inputs that the calibrators were compared on, by network.
@@ -70,6 +71,7 @@ class Calibration:
 
     specs: dict[str, EngineSpec]
     graphs: dict[str, onnx.ModelProto]
+    exported: dict[str, onnx.ModelProto]
     networks: dict[str, Calibrated]
     tables: dict[str, RangeTable]
     selection: dict[str, Sequence[Feeds]]
@@ -111,9 +113,10 @@ def calibrate_checkpoint(
     pixels, their_groups = images[chosen.calibration][order], groups[chosen.calibration][order]
 
     graphs: dict[str, onnx.ModelProto] = {}
+    exported: dict[str, onnx.ModelProto] = {}
     networks = {spec.network: spec for spec in specs.values() if spec.name == spec.network}
     for spec in steps.track(networks.values(), len(networks), "float ONNX"):
-        graphs[spec.name] = _float_graph(checkpoint, spec)
+        graphs[spec.name], exported[spec.name] = _float_graph(checkpoint, spec)
     clock.lap("float ONNX")
 
     encode, prior = session(graphs["encoder"]), np.random.default_rng(options.seed)
@@ -161,6 +164,7 @@ def calibrate_checkpoint(
     return Calibration(
         specs=specs,
         graphs=graphs,
+        exported=exported,
         networks=calibrated,
         tables=tables,
         selection={network: selection for network, (_, selection) in work.items()},
@@ -215,16 +219,17 @@ def _parts(
     return images[selection], (network_images(images[check]), groups[check])
 
 
-def _float_graph(checkpoint: Checkpoint, spec: EngineSpec) -> onnx.ModelProto:
-    """Torch network -> canonical ONNX -> phase form, each compared with the one before."""
+def _float_graph(checkpoint: Checkpoint, spec: EngineSpec) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """Torch network -> canonical ONNX -> phase form, each compared with the one before; and as exported."""
     inputs = {port.name: port.shape for port in spec.inputs}
-    graph = export_onnx(checkpoint.networks[spec.network], inputs, spec.outputs[0].name)
+    kept: list[onnx.ModelProto] = []
+    graph = export_onnx(checkpoint.networks[spec.network], inputs, spec.outputs[0].name, kept.append)
     phased, found = decompose(graph)
     if found == 0:
-        return graph
+        return graph, kept[0]
     feeds = probe(inputs)
     compare(phased, feeds, session(graph).run(None, dict(feeds))[0], "the phase decomposition")
-    return phased
+    return phased, kept[0]
 
 
 def _batched(graph: onnx.ModelProto, spec: EngineSpec) -> onnx.ModelProto:

@@ -14,10 +14,18 @@ from numpy.typing import NDArray
 from edgeage.calibration.observers import Feeds, session
 from edgeage.calibration.quantization import decide
 from edgeage.calibration.ranges import RangeTable
-from edgeage.export import end_to_end, verify
-from edgeage.export.bundle import Build, Contents, check_target, write_bundle
-from edgeage.export.calibrated import Floats, Images, Options, calibrate_checkpoint, latent_feeds
+from edgeage.export import bundle_check, end_to_end, verify
+from edgeage.export.bundle import Build, Contents, check_target, engine_entry, write_bundle
+from edgeage.export.calibrated import (
+    Calibration,
+    Floats,
+    Images,
+    Options,
+    calibrate_checkpoint,
+    latent_feeds,
+)
 from edgeage.export.engines import EngineSpec
+from edgeage.export.face_parity import to_pixels
 from edgeage.export.lint import require_clean
 from edgeage.export.model_card import data_terms
 from edgeage.export.progress import Clock, Steps
@@ -26,6 +34,8 @@ from edgeage.export.tflite.lowering import to_tflite
 from edgeage.groups import one_hot
 from edgeage.runtime.manifest import Manifest
 from edgeage.train.checkpoint import Checkpoint
+
+PARITY_FACES = 12  # whole faces in the manifest's parity; `edgeage verify` takes any number
 
 
 @dataclass(frozen=True)
@@ -119,6 +129,8 @@ def export_bundle(
             mean_faces(*calibration.used, len(checkpoint.profile.groups)),
         )
         clock.lap("measure end to end")
+        parity = _parity(checkpoint, calibration, builds, golden)
+        clock.lap("parity chain")
 
     contents = Contents(
         name=name,
@@ -140,11 +152,27 @@ def export_bundle(
         data=_data(checkpoint, len(to_validate), seen=held_out is None),
         whole=whole,
         evaluation=evaluation,
+        parity=parity,
     )
     manifest = write_bundle(out, contents, force=force)
     clock.lap("write the bundle")
     sizes = {build.path(flavour): len(data) for build in builds for flavour, data in build.files.items()}
     return Report(out, manifest, sizes, clock.seconds)
+
+
+def _parity(
+    checkpoint: Checkpoint, calibration: Calibration, builds: list[Build], golden: dict[str, NDArray[Any]]
+) -> dict[str, Any]:
+    """The chain from torch to each engine file, for the manifest."""
+    content = {build.path(flavour): data for build in builds for flavour, data in build.files.items()}
+    return bundle_check.record(
+        checkpoint,
+        calibration.exported,
+        {build.spec.name: engine_entry(build) for build in builds},
+        content.__getitem__,
+        golden,
+        to_pixels(calibration.check[0][:PARITY_FACES]),
+    )
 
 
 def mean_faces(images: Floats, groups: NDArray[np.int64], count: int) -> Floats:
