@@ -80,7 +80,7 @@ def command(
         return
     console = Console()
     summary = summary_rows(made)
-    table = Table(title="calibration", box=box.SIMPLE, padding=(0, 1))
+    table = Table(title="calibration", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for column in summary[0]:
         table.add_column(column, no_wrap=column != "calibrator")
     for entry in summary:
