@@ -228,7 +228,7 @@ def _compare(found: Findings, stated: Chain) -> None:
         again = found.chains.get(GOLDEN, {}).get(engine, {}).get(port, {}).get(link)
         if again is None:
             continue  # a form that is not there; `not_run` says so
-        if problem := parity.contradiction(difference, again, same_kernels=found.same_kernels):
+        if problem := parity.contradiction(link, difference, again, same_kernels=found.same_kernels):
             found.faults.append(Fault(f"{engine}.{port} on {GOLDEN}", link, problem))
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from edgeage.export.pipeline import export_bundle
 from edgeage.train.checkpoint import load_checkpoint, save_checkpoint
 from edgeage.train.networks import build_networks
 from edgeage.train.profiles.schema import NetworkProfile, load_profile
@@ -56,3 +57,38 @@ def tiny_images() -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(0)
     coarse = random.integers(0, 256, (180, 4, 4, 3)).repeat(4, axis=1).repeat(4, axis=2)
     return coarse.astype(np.uint8), np.arange(180, dtype=np.int64) % 6
+
+
+@pytest.fixture(scope="session")
+def exported_bundle(
+    tiny_folder: Path, tiny_images: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The bundle of the tiny checkpoint; copy it before you change it."""
+    return _export(tiny_folder, tiny_images, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def other_folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny checkpoint with other weights in the encoder's last layer."""
+    checkpoint = load_checkpoint(tiny_folder)
+    with torch.no_grad():
+        last = list(checkpoint.networks["encoder"].parameters())[-2]
+        last.copy_(last.flip(0))
+    folder = tmp_path_factory.mktemp("checkpoint") / "other"
+    meta = {key: value for key, value in checkpoint.meta.items() if key != "format"}
+    save_checkpoint(folder, checkpoint.networks, {}, meta)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def other_bundle(
+    other_folder: Path, tiny_images: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A bundle of the same shapes and of another encoder."""
+    return _export(other_folder, tiny_images, tmp_path_factory)
+
+
+def _export(checkpoint: Path, images: tuple[np.ndarray, np.ndarray], factory: pytest.TempPathFactory) -> Path:
+    out = factory.mktemp("bundles") / "tiny.agebundle"
+    options = {"name": "tiny", "source": "procedural", "fingerprint": "f", "quiet": True}
+    return export_bundle(load_checkpoint(checkpoint), *images, out, **options).path
