@@ -147,15 +147,24 @@ def _carried(
     given, wanted = view.shapes[name], view.shapes[other]
     if node.op_type == "DepthToSpace":
         block = attribute(node, "blocksize") ** 2
-        return np.repeat(indices, block) if other == node.input[0] else None
+        return (
+            np.repeat(indices, block)
+            if other == node.input[0]
+            else _one_of_each(indices, len(indices) // block)
+        )
     if node.op_type == "Reshape":
         if len(given) == 4 and len(wanted) == 2:
             return np.repeat(indices, given[2] * given[3])
         if len(given) == 2 and len(wanted) == 4:
-            per_image = indices.reshape(wanted[1], -1)
-            return per_image[:, 0] if (per_image == per_image[:, :1]).all() else None
+            return _one_of_each(indices, wanted[1])
         return None
     return indices if given[1] == wanted[1] else None
+
+
+def _one_of_each(indices: _Indices, count: int) -> _Indices | None:
+    """Indices of `count` channels whose parts follow one another; None if the parts differ."""
+    parts = indices.reshape(count, -1)
+    return parts[:, 0] if (parts == parts[:, :1]).all() else None
 
 
 def _factors(

@@ -84,9 +84,11 @@ def _concatenate(low: Lowering, sources: Sequence[int], target: int, axis: int) 
 
 
 def _pad_or_not(
-    low: Lowering, node: onnx.NodeProto, kernel: Sequence[int], *, zeros: bool
+    low: Lowering, node: onnx.NodeProto, kernel: Sequence[int], *, zeros: bool, cut: tuple[int, int] = (0, 0)
 ) -> tuple[int, int]:
     """The input of a windowed operator, padded if TFLite's own padding differs, and the padding mode.
+
+    `cut` rows of taps were taken off the window's top and bottom, and as many of the padding with them.
 
     SAME puts the smaller half of the padding first; ONNX pads are free. Where they differ, zeros are
     written around the input by a PAD (code 0 is real 0) if the operator may read `zeros` there.
@@ -99,7 +101,7 @@ def _pad_or_not(
         raise EdgeageError(f"{node.op_type} {node.output[0]} uses ceil_mode or auto_pad; write its pads out")
     if any(dilation != 1 for dilation in attribute(node, "dilations", [1, 1])):
         raise EdgeageError(f"{node.op_type} {node.output[0]} is dilated; INT8 engines take dilation 1 only")
-    before = pads[:2]
+    before = [pads[0] - cut[0], pads[1]]
     # rows and columns behind the input that the last window reads; a wider ONNX pad is never read
     after = [max((made[2 + i] - 1) * strides[i] + kernel[i] - given[2 + i] - before[i], 0) for i in range(2)]
     if not any(before) and not any(after):
@@ -114,7 +116,7 @@ def _pad_or_not(
         raise EdgeageError(f"{node.op_type} {node.output[0]} has pads {pads} that TFLite cannot express")
     n, c, h, w = given
     shape = (n, h + before[0] + after[0], w + before[1] + after[1], c)
-    padded = low.like(f"{node.output[0]}:padded", source, shape)
+    padded = low.like(f"{node.output[0]}:padded{cut[0]}", source, shape)
     amounts = np.array([[0, 0], [before[0], after[0]], [before[1], after[1]], [0, 0]], dtype=np.int32)
     widths = low.writer.constant("pads", amounts)
     emit(low.writer, _OP.PAD, [low.tensor(source), widths], [padded], schema.PadOptionsT())
@@ -124,25 +126,29 @@ def _pad_or_not(
 def _conv(low: Lowering, node: onnx.NodeProto) -> None:
     """CONV_2D or DEPTHWISE_CONV_2D; with a depth-to-space behind it, the row-phase form."""
     weights = low.quantization.weights(node)
-    filters, per_group, *kernel = weights.codes.shape
+    filters, per_group = weights.codes.shape[:2]
     groups = attribute(node, "group", 1)
     depthwise = groups > 1
     if depthwise and per_group != 1:
         raise EdgeageError(f"Conv {node.output[0]} has {groups} groups; engines take 1 or depthwise")
-    source, padding = _pad_or_not(low, node, kernel, zeros=True)
-    options = schema.DepthwiseConv2DOptionsT() if depthwise else schema.Conv2DOptionsT()
-    options.padding = padding
-    options.strideH, options.strideW = attribute(node, "strides", [1, 1])
-    options.dilationHFactor = options.dilationWFactor = 1
-    options.fusedActivationFunction = _activation(low, node)
-    if depthwise:
-        options.depthMultiplier = filters // groups
+    strides = attribute(node, "strides", [1, 1])
 
     def write(target: int, which: NDArray[np.int64], name: str) -> None:
         """The convolution of the output channels `which` into tensor `target`."""
+        codes, cut = weights.codes[which], (0, 0)
+        if not depthwise and strides[0] == 1:
+            codes, cut = _without_idle_rows(codes, attribute(node, "pads", [0] * 4))
+        source, padding = _pad_or_not(low, node, codes.shape[2:], zeros=True, cut=cut)
+        options = schema.DepthwiseConv2DOptionsT() if depthwise else schema.Conv2DOptionsT()
+        options.padding = padding
+        options.strideH, options.strideW = strides
+        options.dilationHFactor = options.dilationWFactor = 1
+        options.fusedActivationFunction = _activation(low, node)
+        if depthwise:
+            options.depthMultiplier = filters // groups
         scales = weights.scales[which]
         order, axis = ((1, 2, 3, 0), 3) if depthwise else ((0, 2, 3, 1), 0)
-        weight = low.writer.constant(f"{name}:weight", weights.codes[which].transpose(order), scales, axis)
+        weight = low.writer.constant(f"{name}:weight", codes.transpose(order), scales, axis)
         bias = low.writer.constant(f"{name}:bias", weights.bias_codes[which], weights.bias_scales[which])
         code = _OP.DEPTHWISE_CONV_2D if depthwise else _OP.CONV_2D
         emit(low.writer, code, [source, weight, bias], [target], options)
@@ -174,6 +180,21 @@ def _conv(low: Lowering, node: onnx.NodeProto) -> None:
     result = readers[0].output[0]
     _reshape(low, joined, low.tensor(result), nhwc(low.view.shapes[result]))
     low.done(readers[0])
+
+
+def _without_idle_rows(
+    codes: NDArray[np.int8], pads: Sequence[int]
+) -> tuple[NDArray[np.int8], tuple[int, int]]:
+    """Kernels [O, I, H, W] without top and bottom rows that are zero in all of them, and how many those are.
+
+    A row phase of an enlarging 3x3 convolution (see `edgeage.export.phase`) uses two of its three rows. No
+    more rows go than the padding has, so that the window still starts on the image or in its padding.
+    """
+    used = np.flatnonzero(codes.any(axis=(0, 1, 3)))
+    if not len(used):
+        return codes, (0, 0)
+    top, bottom = min(int(used[0]), pads[0]), min(codes.shape[2] - 1 - int(used[-1]), pads[2])
+    return codes[:, :, top : codes.shape[2] - bottom], (top, bottom)
 
 
 def _gemm(low: Lowering, node: onnx.NodeProto) -> None:

@@ -121,6 +121,40 @@ def test_equalisation_keeps_the_function_and_evens_the_channels() -> None:
     assert unevenness[1] < unevenness[0] / 10
 
 
+def test_equalisation_goes_through_depth_to_space_and_conditions() -> None:
+    """conv, depth-to-space, a gain by another input, LeakyReLU, conv: one region, and the gain is not in it."""
+    random = np.random.default_rng(0)
+    spread = np.repeat(np.geomspace(1, 50, 2), 4).reshape(8, 1, 1, 1)
+    constants = {"w1": random.normal(size=(8, 3, 3, 3)) * spread, "w2": random.normal(size=(2, 2, 1, 1))}
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["phases"], kernel_shape=[3, 3], pads=[1] * 4),
+        helper.make_node("DepthToSpace", ["phases"], ["large"], blocksize=2, mode="CRD"),
+        helper.make_node("Mul", ["large", "gain"], ["scaled"]),
+        helper.make_node("LeakyRelu", ["scaled"], ["active"], alpha=0.2),
+        helper.make_node("Conv", ["active", "w2"], ["out"], kernel_shape=[1, 1]),
+    ]
+    ports = {"x": [1, 3, 4, 4], "gain": [1, 2, 1, 1]}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info(name, FLOAT, shape) for name, shape in ports.items()],
+        [helper.make_tensor_value_info("out", FLOAT, [1, 2, 8, 8])],
+        [numpy_helper.from_array(v.astype(np.float32), k) for k, v in constants.items()],
+    )
+    model = clean(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
+    inputs = [
+        {name: random.normal(size=shape).astype(np.float32) for name, shape in ports.items()}
+        for _ in range(20)
+    ]
+    equal, regions = equalise(model, Observer(model).observe(inputs))
+    assert regions == 1
+    np.testing.assert_allclose(
+        session(equal).run(None, inputs[0])[0], session(model).run(None, inputs[0])[0], rtol=1e-4, atol=1e-4
+    )
+    reaches = Observer(equal).observe(inputs)["large"].reaches
+    assert reaches.max() / reaches.min() < 5
+
+
 def test_equalisation_leaves_shared_weights_alone() -> None:
     model = network()
     model.graph.node[2].input[2] = "b1"  # a bias that two nodes share

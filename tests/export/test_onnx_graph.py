@@ -142,9 +142,9 @@ class _Enlarge(nn.Module):
         return torch.tanh(self.conv(nn.functional.interpolate(image, scale_factor=2.0)))
 
 
-@pytest.mark.parametrize(("channels", "bias"), [(1, True), (5, False)])
-def test_phase_decomposition_is_exact_at_borders_too(channels: int, bias: bool) -> None:
-    network = _Enlarge(5, channels, bias).eval()
+@pytest.mark.parametrize(("kernel", "channels", "bias"), [(5, 1, True), (5, 5, False), (3, 4, True)])
+def test_phase_decomposition_is_exact_at_borders_too(kernel: int, channels: int, bias: bool) -> None:
+    network = _Enlarge(kernel, channels, bias).eval()
     model = export_onnx(network, IMAGE, "out")
     phased, found = decompose(model)
     assert found == 1
@@ -155,14 +155,15 @@ def test_phase_decomposition_is_exact_at_borders_too(channels: int, bias: bool) 
 
 
 def test_phase_decomposition_leaves_alone_what_gains_nothing() -> None:
-    model = export_onnx(_Enlarge(3, 2, True).eval(), IMAGE, "out")
+    model = export_onnx(_Enlarge(1, 2, True).eval(), IMAGE, "out")
     phased, found = decompose(model)
     assert found == 0
     assert phased == model
 
 
-def test_phase_kernels_keep_every_tap() -> None:
-    weight = np.random.default_rng(0).normal(size=(2, 3, 5, 5)).astype(np.float32)
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_phase_kernels_keep_every_tap(kernel: int) -> None:
+    weight = np.random.default_rng(0).normal(size=(2, 3, kernel, kernel)).astype(np.float32)
     kernels = phase_kernels(weight).reshape(2, 4, 3, 3, 3)
     for phase in range(4):
         assert np.allclose(kernels[:, phase].sum(axis=(2, 3)), weight.sum(axis=(2, 3)), atol=1e-5)

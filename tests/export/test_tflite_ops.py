@@ -200,6 +200,39 @@ def test_depth_to_space_behind_a_conv_takes_the_row_phase_form(
 
 
 @EXAMPLES
+@given(seed=seeds, batch=batches, channels=st.integers(1, 4), idle=st.sampled_from([(), (0,), (2,), (0, 2)]))
+def test_rows_of_taps_that_are_zero_in_every_kernel_are_not_computed(
+    seed: int, batch: int, channels: int, idle: tuple[int, ...]
+) -> None:
+    kernels = weights(seed, channels, 3, 3, 3)
+    kernels[:, :, list(idle)] = 0
+    nodes = [helper.make_node("Conv", ["x", "w"], ["out"], kernel_shape=[3, 3], pads=[1] * 4)]
+    model = graph(nodes, {"x": (batch, 3, 4, 5)}, {"w": kernels})
+    worst, found = difference(model, seed)
+    assert worst <= ROUNDING
+    # 2x3 taps with the padding above is not TFLite's SAME; one row or all three are
+    assert found == {"CONV_2D": 1, **({"PAD": 1} if idle == (2,) else {})}
+    sizes = [
+        len(to_tflite(decide(m, observe(m, [_ones(m)])), "main", "int8")) for m in (model, _dense_rows(model))
+    ]
+    assert sizes[0] <= sizes[1]
+
+
+def _ones(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    return {"x": np.ones(GraphView(model).shapes["x"], dtype=np.float32)}
+
+
+def _dense_rows(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph with no zero in its kernels."""
+    full = onnx.ModelProto()
+    full.CopyFrom(model)
+    tensor = full.graph.initializer[0]
+    values = numpy_helper.to_array(tensor)
+    tensor.CopyFrom(numpy_helper.from_array(values + (values == 0), tensor.name))
+    return full
+
+
+@EXAMPLES
 @given(
     seed=seeds,
     batch=batches,
