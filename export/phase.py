@@ -56,7 +56,7 @@ def decompose(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
 def phase_kernels(weight: NDArray[np.float32]) -> NDArray[np.float32]:
     """[O, I, K, K] -> [4 * O, I, 3, 3], output channel o * 4 + a * 2 + b for phase (a, b) (CRD order)."""
     kernel = weight.shape[2]
-    # which[a, small, tap]: on phase a, kernel tap `tap` (offset tap - K // 2) falls on small pixel `small` - 1
+    # which[a, small, tap]: on phase a, tap `tap` (offset tap - K // 2) falls on small pixel `small` - 1
     which = np.zeros((2, 3, kernel))
     for phase in range(2):
         for tap in range(kernel):

@@ -122,7 +122,7 @@ def test_equalisation_keeps_the_function_and_evens_the_channels() -> None:
 
 
 def test_equalisation_goes_through_depth_to_space_and_conditions() -> None:
-    """conv, depth-to-space, a gain by another input, LeakyReLU, conv: one region, and the gain is not in it."""
+    """conv, depth-to-space, a gain that is fed, LeakyReLU, conv: one region, without the gain."""
     random = np.random.default_rng(0)
     spread = np.repeat(np.geomspace(1, 50, 2), 4).reshape(8, 1, 1, 1)
     constants = {"w1": random.normal(size=(8, 3, 3, 3)) * spread, "w2": random.normal(size=(2, 2, 1, 1))}
