@@ -46,6 +46,7 @@ class Build:
         files: bytes by flavour, a key of `FLAVOURS`.
         quality: as measured on the validation images.
         operators: names and counts in the INT8 TFLite file.
+        compilers: their reports, see `edgeage.export.compilers.gates`.
     """
 
     spec: EngineSpec
@@ -54,6 +55,7 @@ class Build:
     files: dict[str, bytes]
     quality: Quality
     operators: dict[str, int] = field(default_factory=dict)
+    compilers: dict[str, Any] = field(default_factory=dict)
 
     def path(self, flavour: str) -> str:
         return f"engines/{self.spec.name}.{flavour}"
@@ -145,6 +147,7 @@ def _manifest(folder: Path, contents: Contents) -> Manifest:
         licence=contents.licence,
         data=contents.data,
         parity=contents.parity,
+        compilers={build.spec.name: build.compilers for build in contents.builds},
     )
 
 

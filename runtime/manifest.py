@@ -258,6 +258,7 @@ class Manifest:
         parity: how far each form of a network is from the one before it, as measured at the export
             (`edgeage verify` measures again): {"kernels": text, "golden": {engine: {port: {link: figures}}},
             "faces": figures of whole faces}; {} in bundles that are older than it.
+        compilers: {engine: {compiler: its report, or {"not run": why}}}; {} in older bundles.
         schema: version of this format.
     """
 
@@ -274,6 +275,7 @@ class Manifest:
     licence: dict[str, str]
     data: dict[str, Any]
     parity: dict[str, Any] = field(default_factory=dict)
+    compilers: dict[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -284,7 +286,7 @@ class Manifest:
         if len(points) != 4:
             raise invalid("frame_keypoints", f"has {len(points)} points, expected 4")
         object.__setattr__(self, "frame_keypoints", points)
-        for name in ("engines", *_PLAIN, "parity"):
+        for name in ("engines", *_PLAIN, *_LATER):
             object.__setattr__(self, name, read_mapping(getattr(self, name), name))
         if read_integer(self.refinement.get("steps"), "refinement.steps") < 0:
             raise invalid("refinement.steps", f"is {self.refinement['steps']}, expected 0 or more")
@@ -303,7 +305,8 @@ class Manifest:
         for name, metrics in read_mapping(self.quality, "quality").items():
             for metric, number in read_mapping(metrics, f"quality.{name}").items():
                 read_number(number, f"quality.{name}.{metric}")
-        _check_figures(self.parity, "parity")
+        for name in _LATER:
+            _check_figures(getattr(self, name), name)
         for engine in read_mapping(self.parity.get("golden", {}), "parity.golden"):
             read_choice(engine, ENGINES, "an engine of parity.golden")
         for part in ("tools", "licence"):
@@ -320,7 +323,7 @@ class Manifest:
             "frame_keypoints": [list(point) for point in self.frame_keypoints],
             "engines": {name: entry.to_dict() for name, entry in self.engines.items()},
             **{name: dict(getattr(self, name)) for name in _PLAIN},
-            **({"parity": dict(self.parity)} if self.parity else {}),
+            **{name: dict(getattr(self, name)) for name in _LATER if getattr(self, name)},
         }
 
     @classmethod
@@ -330,7 +333,7 @@ class Manifest:
             raise EdgeageError("this manifest.json is not one of an edgeage bundle (it has no schema)")
         _check_schema(value["schema"])
         names = ("schema", "name", "edgeage_version", "profile", "frame_keypoints", "engines", *_PLAIN)
-        fields = read_fields({"parity": {}, **value}, (*names, "parity"), "manifest.json")
+        fields = read_fields({**{key: {} for key in _LATER}, **value}, (*names, *_LATER), "manifest.json")
         engines = read_mapping(fields["engines"], "engines")
         return cls(
             schema=fields["schema"],
@@ -339,11 +342,12 @@ class Manifest:
             profile=_profile(fields["profile"]),
             frame_keypoints=read_list(fields["frame_keypoints"], read_point, "frame_keypoints"),
             engines={key: EngineEntry.from_dict(entry, f"engines.{key}") for key, entry in engines.items()},
-            **{name: read_mapping(fields[name], name) for name in (*_PLAIN, "parity")},
+            **{name: read_mapping(fields[name], name) for name in (*_PLAIN, *_LATER)},
         )
 
 
 _PLAIN = ("refinement", "files", "lineage", "tools", "quality", "licence", "data")
+_LATER = ("parity", "compilers")  # absent in the first bundles
 
 
 def _check_figures(value: Any, where: str) -> None:

@@ -1,0 +1,51 @@
+"""What every engine must pass before it enters a bundle, by the compilers that are installed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgeage.errors import EdgeageError
+from edgeage.export.compilers import tensorrt_rtx, vela, xnnpack
+
+# Engines that must run on the NPU and in XNNPACK as a whole, if their plan is all INT8.
+WHOLE = ("encoder", "embedder", "generator", "generator_all")
+
+
+def gate(engine: str, files: Mapping[str, bytes], *, all_int8: bool) -> dict[str, Any]:
+    """Reports of the compilers on one engine's files, for the manifest.
+
+    Args:
+        files: bytes by flavour, see `edgeage.export.bundle.FLAVOURS`.
+        all_int8: False for a mixed plan, whose float layers no NPU takes; its reports gate nothing.
+
+    Raises EdgeageError if an all-INT8 engine is split, leaves an operator to the CPU or does not parse. A
+    compiler that is not installed is "not run" in the report.
+    """
+    reports: dict[str, Any] = {}
+    strict = engine in WHOLE and all_int8
+    for flavour in ("int8.tflite", "int8-float-io.tflite"):
+        found = xnnpack.delegation(files[flavour])
+        reports[f"xnnpack {flavour}"] = found.to_dict()
+        if strict and (found.partitions != 1 or found.left):
+            left = ", ".join(f"{count} {name}" for name, count in found.left.items()) or "nothing"
+            raise EdgeageError(
+                f"XNNPACK splits {engine}.{flavour} into {found.partitions} partitions and leaves {left}; "
+                "no bundle was written"
+            )
+    if vela.executable() is None:
+        reports["vela"] = {"not run": f"ethos-u-vela is not installed; {vela.INSTALL}"}
+    else:
+        compiled = vela.compile_tflite(files["int8.tflite"])
+        reports["vela"] = compiled.to_dict()
+        if strict and compiled.cpu_operators:
+            raise EdgeageError(
+                f"vela leaves {compiled.cpu_operators} operators of the {engine} on the CPU: "
+                f"{'; '.join(compiled.refused)}; no bundle was written"
+            )
+    if tensorrt_rtx.available():
+        reports["tensorrt-rtx"] = tensorrt_rtx.build(files["qdq.onnx"]).to_dict()
+    else:
+        missing = f"TensorRT for RTX is not installed; {tensorrt_rtx.INSTALL}"
+        reports["tensorrt-rtx"] = {"not run": missing}
+    return reports

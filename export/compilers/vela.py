@@ -1,0 +1,103 @@
+"""Arm's NPU compiler: which operators of an INT8 file an Ethos-U takes, and its estimate of the time.
+
+`vela` (PyPI ethos-u-vela) is the compiler that device builds use. Its time is an estimate for the memory
+system that is the compiler's default for the accelerator, not a measurement.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeage.errors import EdgeageError
+
+ACCELERATORS = ("ethos-u55-128", "ethos-u65-512", "ethos-u85-256")
+DEFAULT = "ethos-u85-256"
+INSTALL = 'pip install "edgeage[compilers]"'
+
+
+@dataclass(frozen=True)
+class VelaReport:
+    """
+    Attributes:
+        accelerator: one of `ACCELERATORS`.
+        npu_operators, cpu_operators: counts after the compiler's own rewriting.
+        refused: what stays on the CPU and why, in vela's words.
+        milliseconds: estimated time of one inference.
+        sram_kib: on-chip memory that it uses.
+        version: of vela.
+    """
+
+    accelerator: str
+    npu_operators: int
+    cpu_operators: int
+    refused: list[str]
+    milliseconds: float
+    sram_kib: float
+    version: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "refused": "; ".join(self.refused) or "nothing"}
+
+
+def executable() -> Path | None:
+    """The compiler beside this interpreter, or None."""
+    found = Path(sysconfig.get_path("scripts")) / ("vela.exe" if sys.platform == "win32" else "vela")
+    return found if found.is_file() else None
+
+
+def compile_tflite(data: bytes, accelerator: str = DEFAULT) -> VelaReport:
+    """Compile an INT8 TFLite file with int8 inputs and outputs.
+
+    Raises EdgeageError if vela is not installed, the accelerator is unknown or vela fails.
+    """
+    program = executable()
+    if program is None:
+        raise EdgeageError(f"ethos-u-vela is not installed; {INSTALL}")
+    if accelerator not in ACCELERATORS:
+        raise EdgeageError(f"no accelerator {accelerator!r}; choose one of {', '.join(ACCELERATORS)}")
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "engine.tflite"
+        model.write_bytes(data)
+        command = [program, "--accelerator-config", accelerator, "--output-dir", folder, model]
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True, cwd=folder, check=False)
+        text = done.stdout + done.stderr
+        summaries = list(Path(folder).glob("engine_summary_*.csv"))
+        if done.returncode or len(summaries) != 1:
+            last = next((line for line in reversed(text.splitlines()) if line.strip()), "no output")
+            raise EdgeageError(f"vela could not compile the file: {last.strip()}")
+        with summaries[0].open(newline="") as file:
+            row = next(csv.DictReader(file))
+    return VelaReport(
+        accelerator=accelerator,
+        npu_operators=_count("NPU", text),
+        cpu_operators=_count("CPU", text),
+        refused=_refused(text),
+        milliseconds=round(float(row["inference_time"]) * 1e3, 4),
+        sram_kib=round(float(row["sram_memory_used"]), 1),
+        version=_version(program),
+    )
+
+
+def _count(kind: str, text: str) -> int:
+    found = re.search(rf"^{kind} operators = (\d+)", text, re.MULTILINE)
+    if found is None:
+        raise EdgeageError(f"vela's report names no {kind} operators; use the version of constraints.txt")
+    return int(found[1])
+
+
+def _refused(text: str) -> list[str]:
+    """The warnings that name an operator that goes to the CPU, with the reasons below them."""
+    found = re.findall(r"^Warning \(supported operators\) (.+)\n(?:Reason: )?(.*)", text, re.MULTILINE)
+    return [f"{operator} ({reason})" for operator, reason in found]
+
+
+def _version(program: Path) -> str:
+    return subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.strip()

@@ -1,0 +1,162 @@
+"""Real compilers over the shipped engines, and over files that they must object to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from edgeage.calibration.observers import observe
+from edgeage.calibration.quantization import decide
+from edgeage.errors import EdgeageError
+from edgeage.export.compilers import gates, tensorrt_rtx, vela, xnnpack
+from edgeage.export.onnx_graph import clean
+from edgeage.export.qdq import to_qdq
+from edgeage.export.tflite import ops
+from edgeage.export.tflite.lowering import to_tflite
+from edgeage.export.tflite.writer import Writer
+
+ENGINES = Path(__file__).parents[3] / "models/edge64.agebundle/engines"
+needs_vela = pytest.mark.skipif(vela.executable() is None, reason=f"NOT RUN: no ethos-u-vela; {vela.INSTALL}")
+needs_rtx = pytest.mark.skipif(
+    not tensorrt_rtx.available(), reason=f"NOT RUN: no TensorRT for RTX; {tensorrt_rtx.INSTALL}"
+)
+
+
+def shipped(engine: str, flavour: str) -> bytes:
+    return (ENGINES / f"{engine}.{flavour}").read_bytes()
+
+
+def convolution(behind: list[onnx.NodeProto] | None = None) -> onnx.ModelProto:
+    """x [1, 3, 8, 8] -> conv 3x3 (4) -> `behind`, which reads "conv" and makes "out"."""
+    nodes = [helper.make_node("Conv", ["x", "w", "b"], ["conv"], kernel_shape=[3, 3], pads=[1] * 4)]
+    nodes += behind or [helper.make_node("Relu", ["conv"], ["out"])]
+    weight = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, 8, 8])],
+        [helper.make_tensor_value_info("out", onnx.TensorProto.FLOAT, [1, 4, 8, 8])],
+        [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(np.ones(4, np.float32), "b")],
+    )
+    return clean(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
+
+
+FEEDS = [{"x": np.random.default_rng(1).normal(size=(1, 3, 8, 8)).astype(np.float32)}]
+
+
+def with_l2_normalisation() -> bytes:
+    """An int8 file with the operator that NPU compilers leave to the CPU."""
+    writer, scale = Writer(), np.float32(1 / 128)
+    x = writer.activation("x", (1, 8), np.int8, scale)
+    out = writer.activation("out", (1, 8), np.int8, scale)
+    code = ops.schema.BuiltinOperator.L2_NORMALIZATION
+    writer.operator(code, 2, [x], [out], ops.schema.L2NormOptionsT())
+    return writer.finish("main", {"x": x}, {"out": out})
+
+
+@pytest.mark.parametrize("engine", gates.WHOLE)
+@pytest.mark.parametrize("flavour", ["int8.tflite", "int8-float-io.tflite"])
+def test_xnnpack_takes_every_shipped_engine_in_one_piece(engine: str, flavour: str) -> None:
+    found = xnnpack.delegation(shipped(engine, flavour))
+    assert found.operators >= 10
+    assert (found.partitions, found.left) == (1, {})
+
+
+def test_an_operator_that_xnnpack_leaves_is_named_and_refused() -> None:
+    found = xnnpack.delegation(with_l2_normalisation())
+    assert found.left == {"L2_NORMALIZATION": 1}
+    files = {flavour: with_l2_normalisation() for flavour in ("int8.tflite", "int8-float-io.tflite")}
+    with pytest.raises(
+        EdgeageError, match=r"splits embedder\.int8\.tflite .* leaves 1 L2_NORMALIZATION"
+    ):
+        gates.gate("embedder", files, all_int8=True)
+
+
+@needs_vela
+@pytest.mark.parametrize("engine", gates.WHOLE)
+def test_the_npu_takes_every_operator_of_every_shipped_engine(engine: str) -> None:
+    report = vela.compile_tflite(shipped(engine, "int8.tflite"))
+    assert report.accelerator == "ethos-u85-256"
+    assert (report.cpu_operators, report.refused) == (0, [])
+    assert report.npu_operators > 0
+    assert 0 < report.milliseconds < 20
+
+
+@needs_vela
+@pytest.mark.parametrize("accelerator", vela.ACCELERATORS)
+def test_every_accelerator_compiles(accelerator: str) -> None:
+    assert vela.compile_tflite(shipped("encoder", "int8.tflite"), accelerator).cpu_operators == 0
+
+
+@needs_vela
+def test_vela_names_what_it_leaves_on_the_cpu() -> None:
+    report = vela.compile_tflite(with_l2_normalisation())
+    assert report.cpu_operators == 1
+    assert any("L2_NORM" in reason for reason in report.refused)
+
+
+@needs_vela
+def test_vela_refuses_garbage_and_unknown_accelerators() -> None:
+    with pytest.raises(EdgeageError, match="vela could not compile"):
+        vela.compile_tflite(b"not a model")
+    with pytest.raises(EdgeageError, match="no accelerator 'ethos-u1'; choose one of ethos-u55-128"):
+        vela.compile_tflite(b"", "ethos-u1")
+
+
+@needs_rtx
+@pytest.mark.parametrize("engine", gates.WHOLE)
+def test_tensorrt_for_rtx_parses_and_builds_every_shipped_graph(engine: str) -> None:
+    report = tensorrt_rtx.build(shipped(engine, "qdq.onnx"))
+    assert report.layers > 10
+    assert report.plan_bytes > 100_000
+    assert "not the Jetson engine" in report.to_dict()["label"]
+
+
+@needs_rtx
+def test_a_quantised_bias_is_refused_with_its_node(capfd: pytest.CaptureFixture[str]) -> None:
+    """What onnxruntime's own quantiser writes, and the reason why our biases stay float."""
+    model = convolution()
+    twin = to_qdq(decide(model, observe(model, FEEDS)))
+    assert tensorrt_rtx.build(twin.SerializeToString()).layers > 5
+    conv = next(node for node in twin.graph.node if node.op_type == "Conv")
+    twin.graph.initializer.append(numpy_helper.from_array(np.ones(4, np.int32), "codes"))
+    twin.graph.initializer.append(numpy_helper.from_array(np.float32(0.1), "unit"))
+    position = list(twin.graph.node).index(conv)
+    twin.graph.node.insert(position, helper.make_node("DequantizeLinear", ["codes", "unit"], ["bias"]))
+    twin.graph.node[position + 1].input[2] = "bias"
+    with pytest.raises(EdgeageError, match="TensorRT for RTX"):
+        tensorrt_rtx.build(twin.SerializeToString())
+    capfd.readouterr()  # its logger writes to stderr
+
+
+@needs_vela
+@needs_rtx
+def test_a_good_engine_passes_every_gate() -> None:
+    model = convolution()
+    decided = decide(model, observe(model, FEEDS))
+    files = {
+        "int8.tflite": to_tflite(decided, "main", "int8"),
+        "int8-float-io.tflite": to_tflite(decided, "main", "float32"),
+        "qdq.onnx": to_qdq(decided).SerializeToString(),
+    }
+    reports = gates.gate("encoder", files, all_int8=True)
+    assert reports["vela"]["cpu_operators"] == 0
+    assert reports["xnnpack int8.tflite"]["partitions"] == 1
+    assert reports["tensorrt-rtx"]["plan_bytes"] > 0
+
+
+def test_a_compiler_that_is_absent_is_not_run_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vela, "executable", lambda: None)
+    monkeypatch.setattr(tensorrt_rtx, "available", lambda: False)
+    files = {flavour: shipped("encoder", flavour) for flavour in ("int8.tflite", "int8-float-io.tflite")}
+    reports = gates.gate("encoder", files, all_int8=True)
+    assert "pip install" in reports["vela"]["not run"]
+    assert "pip install" in reports["tensorrt-rtx"]["not run"]
+    with pytest.raises(EdgeageError, match="ethos-u-vela is not installed"):
+        vela.compile_tflite(b"")
+    with pytest.raises(EdgeageError, match="TensorRT for RTX is not installed"):
+        tensorrt_rtx.build(b"")
