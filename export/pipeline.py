@@ -25,7 +25,7 @@ from edgeage.export.calibrated import (
     latent_feeds,
 )
 from edgeage.export.engines import EngineSpec
-from edgeage.export.face_parity import to_pixels
+from edgeage.export.face_parity import Judges, to_pixels
 from edgeage.export.lint import require_clean
 from edgeage.export.model_card import data_terms
 from edgeage.export.progress import Clock, Steps
@@ -78,6 +78,7 @@ def export_bundle(
     quiet: bool = False,
     held_out: tuple[Images, NDArray[np.int64]] | None = None,
     evaluation: dict[str, Any] | None = None,
+    judges: Judges | None = None,
 ) -> Report:
     """Make a bundle of INT8 engines.
 
@@ -91,6 +92,7 @@ def export_bundle(
         options: how to calibrate; up to 120 images besides check the engines.
         held_out: images that training never saw and their groups; they check the engines, if given.
         evaluation: report of the judges on this checkpoint, see `edgeage.export.model_card.read_evaluation`.
+        judges: say in the manifest's parity what each link costs in likeness and age; they decide nothing.
 
     Raises EdgeageError on bad input or if an engine fails a gate; `out` is then as it was.
     """
@@ -129,7 +131,7 @@ def export_bundle(
             mean_faces(*calibration.used, len(checkpoint.profile.groups)),
         )
         clock.lap("measure end to end")
-        parity = _parity(checkpoint, calibration, builds, golden)
+        parity = _parity(checkpoint, calibration, builds, golden, judges)
         clock.lap("parity chain")
 
     contents = Contents(
@@ -161,9 +163,14 @@ def export_bundle(
 
 
 def _parity(
-    checkpoint: Checkpoint, calibration: Calibration, builds: list[Build], golden: dict[str, NDArray[Any]]
+    checkpoint: Checkpoint,
+    calibration: Calibration,
+    builds: list[Build],
+    golden: dict[str, NDArray[Any]],
+    judges: Judges | None,
 ) -> dict[str, Any]:
     """The chain from torch to each engine file, for the manifest."""
+    faces, _ = calibration.check
     content = {build.path(flavour): data for build in builds for flavour, data in build.files.items()}
     return bundle_check.record(
         checkpoint,
@@ -171,7 +178,8 @@ def _parity(
         {build.spec.name: engine_entry(build) for build in builds},
         content.__getitem__,
         golden,
-        to_pixels(calibration.check[0][:PARITY_FACES]),
+        to_pixels(faces[:: max(len(faces) // PARITY_FACES, 1)][:PARITY_FACES]),  # sorted by age, often
+        judges,
     )
 
 

@@ -44,6 +44,11 @@ Examples:
     help="Report folder of edgeage evaluate on this checkpoint, for the model card.",
 )
 @click.option(
+    "--judges",
+    type=click.Path(path_type=Path),
+    help="Folder of edgeage eval-setup: the manifest then says what each form costs in likeness and age.",
+)
+@click.option(
     "--samples", type=int, help="Calibration images; unless given, as many (up to 600) as are stable."
 )
 @click.option("--calibrator", default="auto", show_default=True, help=CALIBRATOR_HELP)
@@ -58,6 +63,7 @@ def command(
     calibration: str,
     out: Path,
     evaluation: Path | None,
+    judges: Path | None,
     samples: int | None,
     calibrator: str,
     target_db: float | None,
@@ -82,6 +88,11 @@ def command(
     check_target(out, force=force)
     trained = load_checkpoint(checkpoint)
     judged = None if evaluation is None else read_evaluation(evaluation, trained.sha256)
+    judging = None
+    if judges is not None:
+        from edgeage.train.evaluation.judges import PublishedJudges
+
+        judging = PublishedJudges(judges, trained.profile.frame)
     quiet = quiet or as_json
     faces = calibration_faces(trained, calibration, progress=not quiet)
     report = export_bundle(
@@ -97,6 +108,7 @@ def command(
         quiet=quiet,
         held_out=faces.held_out,
         evaluation=judged,
+        judges=judging,
     )
     if as_json:
         click.echo(json.dumps(report.to_dict()))

@@ -70,7 +70,7 @@ def _show(bundle: Bundle) -> None:
     console.print(table)
     _tree(console, "int8 inputs and outputs, real value", scales)
     _tree(console, "quality", manifest.quality)
-    _tree(console, "parity on golden vectors (edgeage verify measures it again)", _parity(manifest.parity))
+    _tree(console, "parity (edgeage verify measures it again)", _parity(manifest.parity))
     _tree(console, "lineage", manifest.lineage)
     _tree(console, "data", manifest.data)
     _tree(console, "licence", manifest.licence)
@@ -93,7 +93,7 @@ def _parity(parity: dict[str, Any]) -> dict[str, dict[str, str]]:
                 rows.setdefault(engine, {})[link] = f"{figures['sqnr_db']:.1f} dB{codes}"
     for link, figures in parity.get("faces", {}).get("links", {}).items():
         judged = (
-            f", judge's cosine {-figures['cosine_drop']:+.4f}, age {figures['age_shift']:+.2f} years"
+            f", cosine {-figures['cosine_drop']:+.4f}, years {figures['age_shift']:+.2f}"
             if "cosine_drop" in figures
             else ""
         )

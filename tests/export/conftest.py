@@ -84,11 +84,26 @@ def other_folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def other_bundle(
     other_folder: Path, tiny_images: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A bundle of the same shapes and of another encoder."""
-    return _export(other_folder, tiny_images, tmp_path_factory)
+    """A bundle of the same shapes and of another encoder, whose parity was judged."""
+    return _export(other_folder, tiny_images, tmp_path_factory, judges=MeanColour())
 
 
-def _export(checkpoint: Path, images: tuple[np.ndarray, np.ndarray], factory: pytest.TempPathFactory) -> Path:
+class MeanColour:
+    """Judges that know who and how old somebody is by the mean colour."""
+
+    def embeddings(self, images: np.ndarray, what: str) -> np.ndarray:
+        return images.mean(axis=(1, 2)).astype(np.float32)
+
+    def ages(self, images: np.ndarray, what: str) -> np.ndarray:
+        return images.mean(axis=(1, 2, 3)).astype(np.float64)
+
+
+def _export(
+    checkpoint: Path,
+    images: tuple[np.ndarray, np.ndarray],
+    factory: pytest.TempPathFactory,
+    judges: MeanColour | None = None,
+) -> Path:
     out = factory.mktemp("bundles") / "tiny.agebundle"
     options = {"name": "tiny", "source": "procedural", "fingerprint": "f", "quiet": True}
-    return export_bundle(load_checkpoint(checkpoint), *images, out, **options).path
+    return export_bundle(load_checkpoint(checkpoint), *images, out, **options, judges=judges).path

@@ -181,6 +181,16 @@ def test_the_manifest_states_the_chain_that_was_measured(exported_bundle: Path):
     assert set(stated["faces"]["links"]) == set(WHOLE)
 
 
+def test_judges_at_the_export_stand_in_the_manifest(exported_bundle: Path, other_bundle: Path):
+    unjudged, judged = (
+        open_bundle(path).manifest.parity["faces"] for path in (exported_bundle, other_bundle)
+    )
+    assert "cosine_drop" not in unjudged["links"]["onnx -> int8"]
+    assert judged["count"] == 12
+    assert 0 < judged["links"]["onnx -> int8"]["age_shift_abs"] < 5
+    assert judged["baseline"]["onnx -> int8"]["cosine"] == 1
+
+
 def test_a_file_with_other_ports_than_the_manifest_says_is_refused(exported_bundle: Path):
     bundle = open_bundle(exported_bundle)
     entry = {"encoder": bundle.manifest.engines["encoder"]}

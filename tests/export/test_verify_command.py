@@ -272,7 +272,7 @@ def test_a_manifest_with_a_broken_chain_is_refused(bundle: Path, value: Any):
 
 def test_inspect_shows_the_chain(bundle: Path):
     out = CliRunner().invoke(inspect_command, [str(bundle)], catch_exceptions=False).stdout
-    assert "parity on golden vectors" in out
+    assert "parity (edgeage verify measures it again)" in out
     assert "encoder.qdq -> int8:" in out
 
 
