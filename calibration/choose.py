@@ -6,8 +6,10 @@ images that made no range; judges take no part.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -143,28 +145,32 @@ def calibrate_network(
     forms = [(graph, histograms)]
     if regions:
         forms.append((equal, Observer(equal).observe(used)))
-    best: Calibrated | None = None
-    trials: list[Trial] = []
 
-    def attempt(form: onnx.ModelProto, seen: dict[str, Histogram], name: str, *, corrected: bool) -> None:
-        nonlocal best
+    def attempt(
+        form: onnx.ModelProto, seen: dict[str, Histogram], name: str, *, corrected: bool
+    ) -> Calibrated:
         tensors = calibrate(seen, name)
         ranges = {tensor: chosen.ends for tensor, chosen in tensors.items()}
         corrections = correct(decide(form, ranges), seen) if corrected else {}
         score = output_sqnr(write(decide(form, ranges, corrections=corrections)), selection, wanted)
         trial = Trial(name, form is equal, corrected, round(score, 3))
-        trials.append(trial)
-        # the simpler way comes first and keeps its place against an equal score
-        if best is None or trial.sqnr_db > best.chosen.sqnr_db:
-            found = regions if form is equal else 0
-            best = Calibrated(form, tensors, corrections, seen, curve, trials, trial, found)
+        found = regions if form is equal else 0
+        return Calibrated(form, tensors, corrections, seen, curve, [], trial, found)
 
-    for form, seen in forms:
-        for name in names:
-            attempt(form, seen, name, corrected=False)
-    assert best is not None
-    attempt(best.graph, best.histograms, best.chosen.calibrator, corrected=True)
-    return best
+    # each trial runs on one thread of its own, so that their number changes nothing but the time
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as pool:
+        waiting = [
+            pool.submit(attempt, form, seen, name, corrected=False) for form, seen in forms for name in names
+        ]
+        results = [one.result() for one in waiting]
+    best = max(results, key=_score)
+    results.append(attempt(best.graph, best.histograms, best.chosen.calibrator, corrected=True))
+    # of equal scores the first, which is the simpler way
+    return replace(max(results, key=_score), trials=[result.chosen for result in results])
+
+
+def _score(result: Calibrated) -> float:
+    return result.chosen.sqnr_db
 
 
 def collect(

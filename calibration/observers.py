@@ -23,6 +23,7 @@ _SHIFT = 23 - _FRACTION
 _SMALLEST, _LARGEST = -24, 16  # exponents; what lies beyond falls into the first or the last bin
 _OFFSET = (127 + _SMALLEST) << _FRACTION
 _BINS = (_LARGEST - _SMALLEST) << _FRACTION
+_TOP = _OFFSET + _BINS - 1
 # Channel sums are kept as whole multiples of this, for then addition does not depend on its order.
 _SUM_UNIT = 2.0**-20
 _LARGEST_SUM = 2.0**48  # of one input; ten thousand of them still fit into an int64
@@ -56,15 +57,17 @@ class Histogram:
             raise ValueError("non-finite")
         self.low = min(self.low, low)
         self.high = max(self.high, high)
-        bits = np.ascontiguousarray(values).view(np.uint32) & np.uint32(0x7FFFFFFF)
-        bins = (bits >> np.uint32(_SHIFT)).astype(np.int64).ravel() - _OFFSET
-        self.counts += np.bincount(np.clip(bins, 0, _BINS - 1), minlength=_BINS)
+        magnitudes = np.abs(np.ascontiguousarray(values))
+        bins = (
+            magnitudes.view(np.int32) >> _SHIFT
+        ).ravel()  # the order of positive floats is that of their bits
+        self.counts += np.bincount(np.clip(bins, _OFFSET, _TOP, out=bins) - _OFFSET, minlength=_BINS)
         self.count += values.size
         axes = (0, *range(2, values.ndim)) if values.ndim > 1 else None
         sums = values.sum(axis=axes, dtype=np.float64)
         steps = np.clip(np.atleast_1d(sums) / _SUM_UNIT, -_LARGEST_SUM, _LARGEST_SUM)
         self._sums = self._sums + np.rint(steps).astype(np.int64)
-        self._reaches = np.maximum(self._reaches, np.abs(values).max(axis=axes))
+        self._reaches = np.maximum(self._reaches, magnitudes.max(axis=axes))
 
     def merge(self, other: Histogram) -> Histogram:
         """The histogram of both."""

@@ -24,6 +24,7 @@ from edgeage.export.calibrated import (
     calibrate_checkpoint,
     latent_feeds,
 )
+from edgeage.export.compilers.gates import gate as compile_gates
 from edgeage.export.engines import EngineSpec
 from edgeage.export.face_parity import Judges, to_pixels
 from edgeage.export.lint import require_clean
@@ -234,7 +235,8 @@ def _build(spec: EngineSpec, graph: onnx.ModelProto, table: RangeTable, feeds: I
         feeds,
     )
     verify.gate(spec.name, quality)
-    return Build(spec, quantization, table.network, files, quality, operators)
+    compilers = compile_gates(spec.name, files, all_int8=not table.floats)
+    return Build(spec, quantization, table.network, files, quality, operators, compilers)
 
 
 def _validation_feeds(
