@@ -16,6 +16,9 @@ from edgeage.errors import EdgeageError
 
 LABEL = "TensorRT for RTX, parsed and built ahead of time without a GPU; not the Jetson engine, not executed"
 INSTALL = 'pip install "edgeage[compilers]"'
+# Ampere on the desktop, the nearest to a Jetson Orin (SM87) that TensorRT for RTX builds for. Stated, because
+# without it a machine that has a GPU would build for that one.
+TARGET = "SM86"
 _MODULE = "tensorrt_rtx"
 
 
@@ -26,6 +29,7 @@ class RtxReport:
         layers: of the parsed network.
         plan_bytes: size of the built plan.
         seconds: that the build took.
+        target: compute capability that the plan is for.
         version: of TensorRT for RTX.
         label: what this is, and is not.
     """
@@ -33,6 +37,7 @@ class RtxReport:
     layers: int
     plan_bytes: int
     seconds: float
+    target: str
     version: str
     label: str = LABEL
 
@@ -53,17 +58,35 @@ def build(onnx_model: bytes) -> RtxReport:
     if not available():
         raise EdgeageError(f"TensorRT for RTX is not installed; {INSTALL}")
     trt: Any = importlib.import_module(_MODULE)
-    logger = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(logger)
+
+    class Log(trt.ILogger):
+        """Keeps the errors, which TensorRT would write to stderr."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity <= trt.ILogger.ERROR:
+                self.errors.append(message)
+
+    log = Log()
+    builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
+    parser = trt.OnnxParser(network, log)
     if not parser.parse(onnx_model):
         first = parser.get_error(0)
         where = first.node_name() or f"node {first.node()}"
-        raise EdgeageError(f"TensorRT for RTX refuses the model at {where}: {first.desc()}")
+        # the node, then its reason; below them the parser complains that there is no GPU
+        reason = "; ".join(first.desc().splitlines()[:2])
+        raise EdgeageError(f"TensorRT for RTX refuses the model at {where}: {reason}")
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(getattr(trt.ComputeCapability, TARGET), 0)
     start = time.perf_counter()
-    plan = builder.build_serialized_network(network, builder.create_builder_config())
+    plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise EdgeageError("TensorRT for RTX parsed the model but could not build it; see its log above")
+        reason = " ".join(log.errors[0].split()) if log.errors else "it gave no reason"
+        raise EdgeageError(f"TensorRT for RTX parsed the model but could not build it: {reason}")
     seconds = round(time.perf_counter() - start, 2)
-    return RtxReport(network.num_layers, plan.nbytes, seconds, str(trt.__version__))
+    return RtxReport(network.num_layers, plan.nbytes, seconds, TARGET, str(trt.__version__))

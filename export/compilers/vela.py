@@ -12,7 +12,9 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,10 @@ class VelaReport:
         accelerator: one of `ACCELERATORS`.
         npu_operators, cpu_operators: counts after the compiler's own rewriting.
         refused: what stays on the CPU and why, in vela's words.
-        milliseconds: estimated time of one inference.
+        milliseconds: estimated time of one inference on `system`.
         sram_kib: on-chip memory that it uses.
+        off_chip_kib: memory in DRAM and flash, weights included.
+        system: system configuration and memory mode of vela.ini, vela's defaults for the accelerator.
         version: of vela.
     """
 
@@ -41,6 +45,8 @@ class VelaReport:
     refused: list[str]
     milliseconds: float
     sram_kib: float
+    off_chip_kib: float
+    system: str
     version: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,8 +87,10 @@ def compile_tflite(data: bytes, accelerator: str = DEFAULT) -> VelaReport:
         cpu_operators=_count("CPU", text),
         refused=_refused(text),
         milliseconds=round(float(row["inference_time"]) * 1e3, 4),
-        sram_kib=round(float(row["sram_memory_used"]), 1),
-        version=_version(program),
+        sram_kib=_kib(row, "sram"),
+        off_chip_kib=_kib(row, "dram", "off_chip_flash"),
+        system=f"{row['system_config']}, {row['memory_mode']}",
+        version=metadata.version("ethos-u-vela"),
     )
 
 
@@ -93,11 +101,11 @@ def _count(kind: str, text: str) -> int:
     return int(found[1])
 
 
+def _kib(row: Mapping[str, str], *memories: str) -> float:
+    return round(sum(float(row[f"{memory}_memory_used"]) for memory in memories), 1)
+
+
 def _refused(text: str) -> list[str]:
     """The warnings that name an operator that goes to the CPU, with the reasons below them."""
     found = re.findall(r"^Warning \(supported operators\) (.+)\n(?:Reason: )?(.*)", text, re.MULTILINE)
     return [f"{operator} ({reason})" for operator, reason in found]
-
-
-def _version(program: Path) -> str:
-    return subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.strip()

@@ -20,9 +20,13 @@ from edgeage.export.tflite.lowering import to_tflite
 from edgeage.export.tflite.writer import Writer
 
 ENGINES = Path(__file__).parents[3] / "models/edge64.agebundle/engines"
-needs_vela = pytest.mark.skipif(vela.executable() is None, reason=f"NOT RUN: no ethos-u-vela; {vela.INSTALL}")
+# "SKIPPED" has these reasons written out at the end of a run (tests/conftest.py)
+needs_vela = pytest.mark.skipif(
+    vela.executable() is None, reason=f"SKIPPED, ethos-u-vela is not installed; {vela.INSTALL}"
+)
 needs_rtx = pytest.mark.skipif(
-    not tensorrt_rtx.available(), reason=f"NOT RUN: no TensorRT for RTX; {tensorrt_rtx.INSTALL}"
+    not tensorrt_rtx.available(),
+    reason=f"SKIPPED, TensorRT for RTX is not installed; {tensorrt_rtx.INSTALL}",
 )
 
 
@@ -48,6 +52,43 @@ def convolution(behind: list[onnx.NodeProto] | None = None) -> onnx.ModelProto:
 FEEDS = [{"x": np.random.default_rng(1).normal(size=(1, 3, 8, 8)).astype(np.float32)}]
 
 
+def activations_between_convolutions(code: int, version: int, count: int) -> bytes:
+    """int8: `count` times convolution 1x1 and activation, and a last convolution."""
+    schema, writer, scale = ops.schema, Writer(), np.float32(0.02)
+
+    def tensor(name: str) -> int:
+        return writer.activation(name, (1, 8, 8, 4), np.int8, scale)
+
+    def convolve(x: int, name: str) -> int:
+        weight = np.random.default_rng(len(name)).integers(-127, 128, (4, 1, 1, 4)).astype(np.int8)
+        weights = writer.constant(f"{name}:weight", weight, np.full(4, 0.01, np.float32))
+        bias = writer.constant(f"{name}:bias", np.arange(4, dtype=np.int32), np.full(4, 2e-4, np.float32))
+        out, options = tensor(name), schema.Conv2DOptionsT()
+        options.strideW = options.strideH = options.dilationWFactor = options.dilationHFactor = 1
+        writer.operator(schema.BuiltinOperator.CONV_2D, 3, [x, weights, bias], [out], options)
+        return out
+
+    x = last = tensor("x")
+    for index in range(count):
+        inputs, out = [convolve(last, f"conv{index}")], tensor(f"activation{index}")
+        if code == schema.BuiltinOperator.PRELU:
+            slopes = np.array([[[1, 2, 3, 4 + index]]], np.int8)
+            inputs.append(writer.constant(f"slopes{index}", slopes, np.array([0.1], np.float32)))
+        writer.operator(code, version, inputs, [out])
+        last = out
+    return writer.finish("main", {"x": x}, {"out": convolve(last, "last")})
+
+
+def depth_to_space() -> bytes:
+    """int8: the operator that XNNPACK takes and NPUs do not."""
+    writer, scale, options = Writer(), np.float32(0.02), ops.schema.DepthToSpaceOptionsT()
+    x = writer.activation("x", (1, 8, 8, 4), np.int8, scale)
+    out = writer.activation("out", (1, 16, 16, 1), np.int8, scale)
+    options.blockSize = 2
+    writer.operator(ops.schema.BuiltinOperator.DEPTH_TO_SPACE, 2, [x], [out], options)
+    return writer.finish("main", {"x": x}, {"out": out})
+
+
 def with_l2_normalisation() -> bytes:
     """An int8 file with the operator that NPU compilers leave to the CPU."""
     writer, scale = Writer(), np.float32(1 / 128)
@@ -70,10 +111,17 @@ def test_an_operator_that_xnnpack_leaves_is_named_and_refused() -> None:
     found = xnnpack.delegation(with_l2_normalisation())
     assert found.left == {"L2_NORMALIZATION": 1}
     files = {flavour: with_l2_normalisation() for flavour in ("int8.tflite", "int8-float-io.tflite")}
-    with pytest.raises(
-        EdgeageError, match=r"splits embedder\.int8\.tflite .* leaves 1 L2_NORMALIZATION"
-    ):
+    with pytest.raises(EdgeageError, match=r"splits embedder\.int8\.tflite .* leaves 1 L2_NORMALIZATION"):
         gates.gate("embedder", files, all_int8=True)
+
+
+@pytest.mark.parametrize(("name", "version", "count"), [("PRELU", 1, 3), ("PRELU", 1, 1), ("RELU", 2, 2)])
+def test_the_parts_that_an_activation_splits_a_file_into_are_counted(
+    name: str, version: int, count: int
+) -> None:
+    code = getattr(ops.schema.BuiltinOperator, name)
+    found = xnnpack.delegation(activations_between_convolutions(code, version, count))
+    assert found == xnnpack.XnnpackReport(2 * count + 1, count + 1, {name: count})
 
 
 @needs_vela
@@ -87,9 +135,14 @@ def test_the_npu_takes_every_operator_of_every_shipped_engine(engine: str) -> No
 
 
 @needs_vela
-@pytest.mark.parametrize("accelerator", vela.ACCELERATORS)
-def test_every_accelerator_compiles(accelerator: str) -> None:
-    assert vela.compile_tflite(shipped("encoder", "int8.tflite"), accelerator).cpu_operators == 0
+@pytest.mark.parametrize("engine", gates.WHOLE)
+@pytest.mark.parametrize("accelerator", ["ethos-u55-128", "ethos-u65-512"])
+def test_smaller_npus_take_every_operator_too(accelerator: str, engine: str) -> None:
+    report = vela.compile_tflite(shipped(engine, "int8.tflite"), accelerator)
+    assert report.accelerator == accelerator
+    assert report.system.startswith(accelerator[:9].replace("-", "_").title())
+    assert report.cpu_operators == 0
+    assert report.off_chip_kib > 500  # at least the weights
 
 
 @needs_vela
@@ -97,6 +150,17 @@ def test_vela_names_what_it_leaves_on_the_cpu() -> None:
     report = vela.compile_tflite(with_l2_normalisation())
     assert report.cpu_operators == 1
     assert any("L2_NORM" in reason for reason in report.refused)
+
+
+@needs_vela
+@pytest.mark.parametrize("accelerator", vela.ACCELERATORS)
+def test_depth_to_space_would_fall_to_the_cpu(accelerator: str) -> None:
+    report = vela.compile_tflite(depth_to_space(), accelerator)
+    assert report.cpu_operators == 1
+    assert "DEPTH_TO_SPACE" in report.to_dict()["refused"]
+    files = {flavour: depth_to_space() for flavour in ("int8.tflite", "int8-float-io.tflite")}
+    with pytest.raises(EdgeageError, match=r"leaves 1 operators of the encoder on the CPU: .*DEPTH_TO_SPACE"):
+        gates.gate("encoder", files, all_int8=True)
 
 
 @needs_vela
@@ -113,11 +177,13 @@ def test_tensorrt_for_rtx_parses_and_builds_every_shipped_graph(engine: str) -> 
     report = tensorrt_rtx.build(shipped(engine, "qdq.onnx"))
     assert report.layers > 10
     assert report.plan_bytes > 100_000
+    assert report.seconds < 5
+    assert report.target == "SM86"
     assert "not the Jetson engine" in report.to_dict()["label"]
 
 
 @needs_rtx
-def test_a_quantised_bias_is_refused_with_its_node(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_quantised_bias_is_refused_with_its_node() -> None:
     """What onnxruntime's own quantiser writes, and the reason why our biases stay float."""
     model = convolution()
     twin = to_qdq(decide(model, observe(model, FEEDS)))
@@ -126,11 +192,29 @@ def test_a_quantised_bias_is_refused_with_its_node(capfd: pytest.CaptureFixture[
     twin.graph.initializer.append(numpy_helper.from_array(np.ones(4, np.int32), "codes"))
     twin.graph.initializer.append(numpy_helper.from_array(np.float32(0.1), "unit"))
     position = list(twin.graph.node).index(conv)
-    twin.graph.node.insert(position, helper.make_node("DequantizeLinear", ["codes", "unit"], ["bias"]))
+    bias = helper.make_node("DequantizeLinear", ["codes", "unit"], ["bias"], name="int32_bias")
+    twin.graph.node.insert(position, bias)
     twin.graph.node[position + 1].input[2] = "bias"
-    with pytest.raises(EdgeageError, match="TensorRT for RTX"):
+    with pytest.raises(EdgeageError, match=r"refuses the model at int32_bias: .*has type Int32") as caught:
         tensorrt_rtx.build(twin.SerializeToString())
-    capfd.readouterr()  # its logger writes to stderr
+    assert "\n" not in str(caught.value)
+
+
+@needs_rtx
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (b"garbage", "refuses the model at .*Failed to parse"),
+        (b"", "could not build it: .*at least one output"),
+    ],
+)
+def test_what_is_no_model_is_refused_in_one_line(
+    model: bytes, reason: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(EdgeageError, match=reason) as caught:
+        tensorrt_rtx.build(model)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
 
 
 @needs_vela
