@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
@@ -65,11 +66,28 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
 
 
 def rectifier(node: onnx.NodeProto, constants: dict[str, NDArray[Any]]) -> str | None:
-    """ "relu" or "relu6" if the node is one of them (ReLU6 is a Clip to 0..6 in ONNX), else None."""
+    """ "relu", "relu6" (a Clip to 0..6 in ONNX) or "unit" (a Clip to 0..1), else None.
+
+    "unit" behind a product with a large constant is a mask: 1 where the input is above 0, else 0.
+    """
     if node.op_type == "Relu":
         return "relu"
     if node.op_type == "Clip" and len(node.input) == 3:
         low, high = (constants.get(name) for name in node.input[1:])
-        if low is not None and high is not None and (low.item(), high.item()) == (0, 6):
-            return "relu6"
+        if low is not None and high is not None and low.item() == 0:
+            return {6: "relu6", 1: "unit"}.get(high.item())
     return None
+
+
+def zero_padding(view: GraphView, node: onnx.NodeProto) -> tuple[int, int, int, int] | None:
+    """(top, left, bottom, right) of a Pad that puts zeros around images [n, C, H, W], else None."""
+    amounts = view.constants.get(node.input[1])
+    optional = [name for name in node.input[2:] if name]
+    value = view.constants.get(optional[0]) if optional else np.zeros(1)
+    plain = attribute(node, "mode", "constant") == "constant" and len(node.input) < 4
+    if not plain or amounts is None or amounts.size != 8 or value is None or value.any():
+        return None
+    before, after = amounts.reshape(2, 4).tolist()
+    if any(before[:2] + after[:2]) or min(before + after) < 0:
+        return None
+    return before[2], before[3], after[2], after[3]

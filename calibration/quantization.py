@@ -23,10 +23,12 @@ TANH_SCALE = np.float32(1 / 128)
 # no codes there: with a range of 8, one input code would move the output by 8 codes, with this by 3.
 TANH_REACH = float(np.arctanh(127 / 128))
 # Their kernels copy (or average) codes, so input and output must share one scale.
-SAME_SCALE = ("Reshape", "Resize", "MaxPool", "AveragePool", "DepthToSpace", "Concat")
+SAME_SCALE = ("Reshape", "Resize", "MaxPool", "AveragePool", "DepthToSpace", "Concat", "Pad")
 WEIGHTED = ("Conv", "Gemm")
 # Producers whose kernels clamp their own output, so that a rectifier behind them costs nothing.
-_CLAMPING = ("Conv", "Gemm", "Add")
+_CLAMPING = ("Conv", "Gemm", "Add", "Mul")
+# A rectifier to 0..1 ends at the last code, so that saturation is its upper clamp.
+UNIT_SCALE = np.float32(1 / 127)
 # Integer kernels want input_scale * weight_scale / output_scale above 2^-32, and the int32 bias
 # in units of input_scale * weight_scale must not overflow.
 _LEAST_RESCALE = 2.0**-30
@@ -57,7 +59,7 @@ class Quantization:
 
     Attributes:
         view: the float graph.
-        fused: output of a clamping node -> (output of the rectifier behind it, "relu" or "relu6");
+        fused: output of a clamping node -> (output of the rectifier behind it, and its kind);
             the first of the two never exists in an INT8 engine.
         floats: outputs of the nodes that a mixed plan leaves in float32; empty: everything is int8.
     """
@@ -152,15 +154,21 @@ def decide(
     Args:
         ranges: (min, max) by tensor.
         corrections: added to the bias, by output of the weighted node; one value a channel.
-        floats: outputs of the nodes that stay in float32; a rectifier stays with what it is fused to.
+        floats: outputs of the nodes that stay in float32; a rectifier stays with what it is fused to,
+            and a depth-to-space with what it moves.
 
     Raises EdgeageError if the table misses a tensor or a Tanh would have to share a larger scale.
     """
     view = GraphView(model)
     fused = fuse_rectifiers(view)
     plan = frozenset(floats)
+    # a mask's upper clamp is the saturation of its codes, so it stays int8
+    plan -= {name for mask, (unit, kind) in fused.items() if kind == "unit" for name in (mask, unit)}
     plan |= {fused[name][0] for name in plan if name in fused}
     plan |= {name for name, (rectified, _) in fused.items() if rectified in plan}
+    for node in view.nodes:
+        if node.op_type == "DepthToSpace":  # TFLite writes it as a part of the node before it
+            plan = plan | {node.output[0]} if node.input[0] in plan else plan - {node.output[0]}
     stored = [name for name in view.activations if name not in fused and _touched(view, name, plan)]
     if missing := ", ".join([name for name in stored if name not in ranges][:3]):
         raise EdgeageError(f"the range table lacks tensor {missing}; calibrate this network again")
@@ -183,6 +191,13 @@ def decide(
         if ranges[name] == (0.0, 1.0):
             # a condition (one-hot): its 1 gets a code of its own, whatever it shares the scale with
             of_root[root[name]] = np.float32(1 / max(int(1 / of_root[root[name]]), 1))
+    for name, kind in fused.values():
+        if kind == "unit":
+            if sum(root[other] == root[name] for other in stored) > 1:
+                raise EdgeageError(
+                    f"tensor {name} is a mask and shares its scale with others; separate the two"
+                )
+            of_root[root[name]] = UNIT_SCALE
     settled = set(fixed)
     for node in view.nodes:
         if node.op_type != "LeakyRelu" or node.output[0] in plan:

@@ -20,7 +20,7 @@ import onnxsim
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgeage.calibration.graph import GraphView, attribute, rectifier
+from edgeage.calibration.graph import GraphView, attribute, rectifier, zero_padding
 from edgeage.calibration.observers import session
 from edgeage.errors import EdgeageError
 
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     import torch
 
 OPSET = 18
-# The closed set: what every writer knows. "Clip" only as ReLU6, "ReduceMean" only over height and width.
+# The closed set: what every writer knows. "Clip" only to 0..6 or 0..1, "ReduceMean" only over height and
+# width, "Pad" only with zeros around images.
 OPERATORS = frozenset(
     {"Conv", "Gemm", "LeakyRelu", "Relu", "Clip", "Tanh", "Add", "Sub", "Mul", "Concat"}
-    | {"Reshape", "Resize", "DepthToSpace", "MaxPool", "AveragePool", "ReduceMean"}
+    | {"Reshape", "Resize", "DepthToSpace", "MaxPool", "AveragePool", "ReduceMean", "Pad"}
 )
 # Float32 sums in another order: relative to the largest output, measured 1e-6 on the deepest network.
 TOLERANCE = 1e-4
@@ -144,6 +145,8 @@ def check_operators(model: onnx.ModelProto) -> None:
             known = tuple(view.constants[node.input[1]].tolist()) in ((2, 3), (-2, -1), (-1, -2))
         if node.op_type == "Resize":
             known = _is_nearest_enlargement(view, node)
+        if node.op_type == "Pad":
+            known = zero_padding(view, node) is not None
         if node.op_type == "DepthToSpace":
             known = attribute(node, "mode", "DCR") == "CRD"
         if not known:

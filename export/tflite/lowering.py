@@ -9,7 +9,7 @@ import onnx
 
 from edgeage.calibration.quantization import Quantization
 from edgeage.errors import EdgeageError
-from edgeage.export.tflite import ops
+from edgeage.export.tflite import kernels, ops
 from edgeage.export.tflite.layout import Image, flat_images, nhwc
 from edgeage.export.tflite.writer import Writer
 
@@ -28,17 +28,45 @@ class Lowering:
         self.view = quantization.view
         self.writer = Writer()
         self.flat_images: dict[str, Image] = flat_images(self.view)
-        self._index: dict[str, int] = {}
+        self._codes: dict[str, int] = {}
+        self._floats: dict[str, int] = {}
+        self._new_floats: list[str] = []
         self._done: set[str] = set()
 
     def tensor(self, name: str) -> int:
         """The int8 tensor of an activation, made when first asked for."""
-        if name not in self._index:
-            self._index[name] = self.like(name, name, nhwc(self.view.shapes[name]))
-        return self._index[name]
+        if name not in self._codes:
+            scale = self.quantization.scale(name)
+            self._codes[name] = self.writer.activation(name, nhwc(self.view.shapes[name]), np.int8, scale)
+        return self._codes[name]
 
-    def like(self, name: str, tensor: str, shape: tuple[int, ...]) -> int:
-        """A new int8 tensor with the scale of activation `tensor`."""
+    def read(self, node: onnx.NodeProto, name: str) -> int:
+        """An activation as `node` reads it: int8, or float32 if the node is one of a mixed plan.
+
+        Codes that float nodes read are dequantised once; what a float node made they read as it is.
+        """
+        if not self.quantization.is_float(node):
+            return self.tensor(name)
+        if name not in self._floats:
+            shape = nhwc(self.view.shapes[name])
+            self._floats[name] = self.writer.activation(f"{name}:real", shape, np.float32)
+            kernels.dequantize(self.writer, self.tensor(name), self._floats[name])
+        return self._floats[name]
+
+    def made(self, node: onnx.NodeProto) -> int:
+        """The tensor that `node`'s kernel writes, behind its fused rectifier if it has one."""
+        name = self.quantization.stored_output(node)
+        if not self.quantization.is_float(node):
+            return self.tensor(name)
+        shape = nhwc(self.view.shapes[name])
+        self._floats[name] = self.writer.activation(f"{name}:real", shape, np.float32)
+        self._new_floats.append(name)
+        return self._floats[name]
+
+    def like(self, node: onnx.NodeProto, name: str, tensor: str, shape: tuple[int, ...]) -> int:
+        """A new tensor inside `node`: int8 with the scale of activation `tensor`, or float32."""
+        if self.quantization.is_float(node):
+            return self.writer.activation(name, shape, np.float32)
         return self.writer.activation(name, shape, np.int8, self.quantization.scale(tensor))
 
     def done(self, node: onnx.NodeProto) -> None:
@@ -51,8 +79,16 @@ class Lowering:
             if absorbed or node.output[0] in self._done:
                 continue
             if node.op_type not in ops.TABLE:
-                raise EdgeageError(f"TFLite writer: no lowering for {node.op_type} ({node.output[0]})")
+                raise EdgeageError(
+                    f"TFLite writer: no lowering for {node.op_type} (node {node.output[0]}); "
+                    f"supported are {', '.join(sorted(ops.TABLE))}"
+                )
             ops.TABLE[node.op_type](self, node)
+            for name in self._new_floats:
+                # codes besides, if an int8 node or the host reads them
+                if self.quantization.is_stored(name):
+                    kernels.quantize(self.writer, self._floats[name], self.tensor(name))
+            self._new_floats.clear()
 
 
 def to_tflite(quantization: Quantization, signature: str, io: Literal["int8", "float32"]) -> bytes:
@@ -72,12 +108,12 @@ def to_tflite(quantization: Quantization, signature: str, io: Literal["int8", "f
         for name in view.inputs:
             code = inputs[name]
             inputs[name] = writer.activation(f"{name}:float32", nhwc(view.shapes[name]), np.float32)
-            ops.quantize(writer, inputs[name], code)
+            kernels.quantize(writer, inputs[name], code)
     lowering.run()
     outputs = {name: lowering.tensor(name) for name in view.outputs}
     if io == "float32":
         for name in view.outputs:
             code = outputs[name]
             outputs[name] = writer.activation(f"{name}:float32", nhwc(view.shapes[name]), np.float32)
-            ops.dequantize(writer, code, outputs[name])
+            kernels.dequantize(writer, code, outputs[name])
     return writer.finish(signature, inputs, outputs)

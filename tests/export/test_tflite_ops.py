@@ -24,7 +24,7 @@ from edgeage.calibration.quantization import decide
 from edgeage.errors import EdgeageError
 from edgeage.export.onnx_graph import OPERATORS, clean
 from edgeage.export.qdq import to_qdq
-from edgeage.export.tflite import ops
+from edgeage.export.tflite import kernels, ops
 from edgeage.export.tflite.lowering import to_tflite
 from edgeage.export.verify import TfliteFile, operators, to_codes
 
@@ -85,7 +85,7 @@ def test_every_operator_of_the_closed_set_has_an_entry() -> None:
 def test_versions_are_those_that_tflite_runtime_2_14_reads() -> None:
     """Its op resolver refuses newer ones; per-channel dense layers (v12) are the known trap."""
     newest = {"FULLY_CONNECTED": 11, "CONV_2D": 7, "ADD": 4, "MUL": 5, "SUB": 5, "RESHAPE": 1, "MEAN": 2}
-    named = {name: ops.VERSIONS[getattr(ops.schema.BuiltinOperator, name)] for name in newest}
+    named = {name: kernels.VERSIONS[getattr(kernels.OP, name)] for name in newest}
     assert all(version <= newest[name] for name, version in named.items())
 
 
@@ -221,7 +221,7 @@ def _ones(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 
 
 def _buffer_sizes(data: bytes) -> set[int]:
-    model = ops.schema.ModelT.InitFromObj(ops.schema.Model.GetRootAs(data, 0))
+    model = kernels.schema.ModelT.InitFromObj(kernels.schema.Model.GetRootAs(data, 0))
     return {len(buffer.data) for buffer in model.buffers if buffer.data is not None}
 
 
@@ -384,3 +384,59 @@ def test_equal_constants_are_stored_once_and_aligned() -> None:
     codes = decided.weights(nodes[0]).codes.tobytes()
     assert data.count(codes) == 1
     assert data.index(codes) % 16 == 0
+
+
+@EXAMPLES
+@given(seed=seeds, batch=batches, amounts=st.lists(st.integers(0, 3), min_size=4, max_size=4))
+def test_padding(seed: int, batch: int, amounts: list[int]) -> None:
+    top, left, bottom, right = amounts
+    constants = {"amounts": np.array([0, 0, top, left, 0, 0, bottom, right], dtype=np.int64)}
+    node = helper.make_node("Pad", ["x", "amounts"], ["out"])
+    worst, found = difference(graph([node], {"x": (batch, 2, 4, 3)}, constants), seed)
+    assert (worst, found) == (EXACT, {"PAD": 1})
+
+
+def test_padding_with_anything_but_zeros_is_refused() -> None:
+    constants = {"amounts": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "value": np.float32(1)}
+    model = graph(
+        [helper.make_node("Pad", ["x", "amounts", "value"], ["out"])], {"x": (1, 2, 4, 3)}, constants
+    )
+    with pytest.raises(EdgeageError, match="Pad out is not zeros around images"):
+        to_tflite(decide(model, {"x": (-1.0, 1.0), "out": (-1.0, 1.0)}), "main", "int8")
+
+
+@EXAMPLES
+@given(seed=seeds, channels=st.integers(1, 5))
+def test_a_mask_is_one_saturating_product(seed: int, channels: int) -> None:
+    """1 where the code is above 0, else 0: what the derivative of a ReLU needs."""
+    constants = {"large": np.float32(500), "low": np.float32(0), "high": np.float32(1)}
+    nodes = [
+        helper.make_node("Mul", ["x", "large"], ["steep"]),
+        helper.make_node("Clip", ["steep", "low", "high"], ["out"]),
+    ]
+    model = graph(nodes, {"x": (1, channels, 4, 3)}, constants)
+    worst, found = difference(model, seed)
+    assert (worst, found) == (EXACT, {"MUL": 1})
+    x = np.random.default_rng(seed).normal(size=(1, channels, 4, 3)).astype(np.float32)
+    decided = decide(model, observe(model, [{"x": x}]))
+    codes = to_codes(x, decided.scale("x"))
+    found_codes = TfliteFile(to_tflite(decided, "main", "int8"), "main").run({"x": codes})["out"]
+    assert np.array_equal(found_codes, np.where(codes > 0, 127, 0))
+
+
+def test_an_unknown_operator_is_named_with_its_node_and_what_is_supported() -> None:
+    model = graph([helper.make_node("Sigmoid", ["x"], ["gate"])], {"x": (1, 4)})
+    with pytest.raises(EdgeageError, match=r"no lowering for Sigmoid \(node gate\); supported are Add, "):
+        to_tflite(decide(model, {"x": (-1.0, 1.0), "gate": (0.0, 1.0)}), "main", "int8")
+
+
+def test_two_nodes_that_share_a_weight_each_get_their_own_codes() -> None:
+    """Their inputs differ in scale, and so may their codes; equal bytes are stored once."""
+    constants = {"w": weights(0, 4, 4), "b": weights(1, 4)}
+    nodes = [
+        helper.make_node("Gemm", ["x", "w", "b"], ["first"], transB=1),
+        helper.make_node("Gemm", ["first", "w", "b"], ["out"], transB=1),
+    ]
+    worst, found = difference(graph(nodes, {"x": (1, 4)}, constants), 0)
+    assert worst <= ROUNDING + 2  # a code that the first rounds to the other side goes through the second
+    assert found == {"FULLY_CONNECTED": 2}

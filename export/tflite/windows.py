@@ -1,0 +1,171 @@
+"""Windowed operators: convolutions, pooling, padding, means and enlarging."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
+
+from edgeage.calibration.graph import attribute, zero_padding
+from edgeage.errors import EdgeageError
+from edgeage.export.tflite.kernels import OP, activation, concatenate, constants, emit, reshape
+from edgeage.export.tflite.layout import nhwc
+
+if TYPE_CHECKING:
+    from edgeage.export.tflite.lowering import Lowering
+
+
+def _pad_or_not(
+    low: Lowering, node: onnx.NodeProto, kernel: Sequence[int], *, zeros: bool, cut: tuple[int, int] = (0, 0)
+) -> tuple[int, int]:
+    """The input of a windowed operator, padded if TFLite's own padding differs, and the padding mode.
+
+    `cut` rows of taps were taken off the window's top and bottom, and as many of the padding with them.
+
+    SAME puts the smaller half of the padding first; ONNX pads are free. Where they differ, zeros are
+    written around the input by a PAD (code 0 is real 0) if the operator may read `zeros` there.
+    """
+    source = node.input[0]
+    given, made = low.view.shapes[source], low.view.shapes[node.output[0]]
+    strides = list(attribute(node, "strides", [1, 1]))
+    pads = list(attribute(node, "pads", [0] * 4))
+    if attribute(node, "ceil_mode", 0) or attribute(node, "auto_pad", "NOTSET") != "NOTSET":
+        raise EdgeageError(f"{node.op_type} {node.output[0]} uses ceil_mode or auto_pad; write its pads out")
+    if any(dilation != 1 for dilation in attribute(node, "dilations", [1, 1])):
+        raise EdgeageError(f"{node.op_type} {node.output[0]} is dilated; INT8 engines take dilation 1 only")
+    before = [pads[0] - cut[0], pads[1]]
+    # rows and columns behind the input that the last window reads; a wider ONNX pad is never read
+    after = [max((made[2 + i] - 1) * strides[i] + kernel[i] - given[2 + i] - before[i], 0) for i in range(2)]
+    if not any(before) and not any(after):
+        return low.read(node, source), schema.Padding.VALID
+    same = all(
+        made[2 + i] == -(-given[2 + i] // strides[i]) and before[i] == (before[i] + after[i]) // 2
+        for i in range(2)
+    )
+    if same and not (node.op_type == "AveragePool" and attribute(node, "count_include_pad", 0)):
+        return low.read(node, source), schema.Padding.SAME
+    if not zeros:
+        raise EdgeageError(f"{node.op_type} {node.output[0]} has pads {pads} that TFLite cannot express")
+    n, c, h, w = given
+    shape = (n, h + before[0] + after[0], w + before[1] + after[1], c)
+    padded = low.like(node, f"{node.output[0]}:padded{cut[0]}", source, shape)
+    _pad(low, node, padded, (*before, *after))
+    return padded, schema.Padding.VALID
+
+
+def conv(low: Lowering, node: onnx.NodeProto) -> None:
+    """CONV_2D or DEPTHWISE_CONV_2D; with a depth-to-space behind it, the row-phase form."""
+    held = constants(low, node)
+    filters, per_group = held.weight.shape[:2]
+    groups = attribute(node, "group", 1)
+    depthwise = groups > 1
+    if depthwise and per_group != 1:
+        raise EdgeageError(f"Conv {node.output[0]} has {groups} groups; engines take 1 or depthwise")
+    strides = attribute(node, "strides", [1, 1])
+
+    def write(target: int, which: NDArray[np.int64], name: str) -> None:
+        """The convolution of the output channels `which` into tensor `target`."""
+        kernels, cut = held.weight[which], (0, 0)
+        if not depthwise and strides[0] == 1:
+            kernels, cut = _without_idle_rows(kernels, attribute(node, "pads", [0] * 4))
+        source, padding = _pad_or_not(low, node, kernels.shape[2:], zeros=True, cut=cut)
+        options = schema.DepthwiseConv2DOptionsT() if depthwise else schema.Conv2DOptionsT()
+        options.padding = padding
+        options.strideH, options.strideW = strides
+        options.dilationHFactor = options.dilationWFactor = 1
+        options.fusedActivationFunction = activation(low, node)
+        if depthwise:
+            options.depthMultiplier = filters // groups
+        order, axis = ((1, 2, 3, 0), 3) if depthwise else ((0, 2, 3, 1), 0)
+        scales, units = (None if s is None else s[which] for s in (held.scales, held.bias_scales))
+        weight = low.writer.constant(f"{name}:weight", kernels.transpose(order), scales, axis)
+        bias = low.writer.constant(f"{name}:bias", held.bias[which], units)
+        code = OP.DEPTHWISE_CONV_2D if depthwise else OP.CONV_2D
+        emit(low.writer, code, [source, weight, bias], [target], options)
+
+    output = low.quantization.stored_output(node)
+    readers = low.view.consumers.get(output, [])
+    if len(readers) != 1 or readers[0].op_type != "DepthToSpace" or output in low.view.outputs:
+        write(low.made(node), np.arange(filters), output)
+        return
+    if depthwise:
+        raise EdgeageError(f"depthwise Conv {node.output[0]} feeds a DepthToSpace; use a full convolution")
+    # Depth-to-space without its operator (NPUs refuse it) and without a transpose: one convolution for
+    # each row phase a, its channels ordered (column phase, channel), so that its rows are already rows of
+    # the result; the row phases are then interleaved by a concat over a unit axis. The reshapes are free.
+    block = attribute(readers[0], "blocksize")
+    n, _, h, w = low.view.shapes[output]
+    channels = filters // block**2
+    row = w * block * channels
+    rows = []
+    for phase in range(block):
+        which = np.arange(filters).reshape(channels, block, block)[:, phase, :].T.ravel()
+        name = f"{output}:row{phase}"
+        columns = low.like(node, name, output, (n, h, w, block * channels))
+        write(columns, which, name)
+        rows.append(low.like(node, f"{name}:flat", output, (n, h, 1, row)))
+        reshape(low, columns, rows[-1], (n, h, 1, row))
+    joined = low.like(node, f"{output}:rows", output, (n, h, block, row))
+    concatenate(low, rows, joined, axis=2)
+    reshape(low, joined, low.made(readers[0]), nhwc(low.view.shapes[readers[0].output[0]]))
+    low.done(readers[0])
+
+
+def _without_idle_rows(kernels: NDArray[Any], pads: Sequence[int]) -> tuple[NDArray[Any], tuple[int, int]]:
+    """Kernels [O, I, H, W] without top and bottom rows that are zero in all of them, and how many those are.
+
+    A row phase of an enlarging 3x3 convolution (see `edgeage.export.phase`) uses two of its three rows. No
+    more rows go than the padding has, so that the window still starts on the image or in its padding.
+    """
+    used = np.flatnonzero(kernels.any(axis=(0, 1, 3)))
+    if not len(used):
+        return kernels, (0, 0)
+    top, bottom = min(int(used[0]), pads[0]), min(kernels.shape[2] - 1 - int(used[-1]), pads[2])
+    return kernels[:, :, top : kernels.shape[2] - bottom], (top, bottom)
+
+
+def pad(low: Lowering, node: onnx.NodeProto) -> None:
+    """Zeros around images."""
+    amounts = zero_padding(low.view, node)
+    if amounts is None:
+        raise EdgeageError(f"Pad {node.output[0]} is not zeros around images; engines know no other")
+    _pad(low, node, low.made(node), amounts)
+
+
+def _pad(low: Lowering, node: onnx.NodeProto, target: int, amounts: Sequence[int]) -> None:
+    top, left, bottom, right = amounts
+    widths = np.array([[0, 0], [top, bottom], [left, right], [0, 0]], dtype=np.int32)
+    inputs = [low.read(node, node.input[0]), low.writer.constant("pads", widths)]
+    emit(low.writer, OP.PAD, inputs, [target], schema.PadOptionsT())
+
+
+def resize(low: Lowering, node: onnx.NodeProto) -> None:
+    options = schema.ResizeNearestNeighborOptionsT()  # neither align_corners nor half_pixel_centers
+    size = low.writer.constant("size", np.array(low.view.shapes[node.output[0]][2:], dtype=np.int32))
+    output = low.made(node)
+    emit(low.writer, OP.RESIZE_NEAREST_NEIGHBOR, [low.read(node, node.input[0]), size], [output], options)
+
+
+def pool(low: Lowering, node: onnx.NodeProto) -> None:
+    average = node.op_type == "AveragePool"
+    kernel = attribute(node, "kernel_shape")
+    zeros = average and bool(attribute(node, "count_include_pad", 0))
+    source, padding = _pad_or_not(low, node, kernel, zeros=zeros)
+    options = schema.Pool2DOptionsT()
+    options.padding = padding
+    options.filterHeight, options.filterWidth = kernel
+    options.strideH, options.strideW = attribute(node, "strides", [1, 1])
+    code = OP.AVERAGE_POOL_2D if average else OP.MAX_POOL_2D
+    emit(low.writer, code, [source], [low.made(node)], options)
+
+
+def mean(low: Lowering, node: onnx.NodeProto) -> None:
+    """The mean over height and width."""
+    options = schema.ReducerOptionsT()
+    options.keepDims = bool(attribute(node, "keepdims", 1))
+    axes = low.writer.constant("axes", np.array([1, 2], dtype=np.int32))
+    emit(low.writer, OP.MEAN, [low.read(node, node.input[0]), axes], [low.made(node)], options)
