@@ -72,6 +72,7 @@ class Contents:
         golden: arrays by key, e.g. "encoder/in/image" (see SPEC 2 and `golden_vectors`).
         whole: figures of encoder and generator together (see `edgeage.export.end_to_end`).
         evaluation: the judges' report on this checkpoint, with its text under "text"; None: not run.
+        packed: by flavour, a file with every engine under its own signature.
         parity: the chain from torch to each engine file, see `edgeage.export.bundle_check.record`.
     """
 
@@ -87,6 +88,12 @@ class Contents:
     whole: dict[str, float]
     evaluation: dict[str, Any] | None = None
     parity: dict[str, Any] = field(default_factory=dict)
+    packed: dict[str, bytes] = field(default_factory=dict)
+
+    def engine_files(self) -> dict[str, bytes]:
+        """Every engine file by its path in the bundle, the packed ones last."""
+        files = {build.path(flavour): data for build in self.builds for flavour, data in build.files.items()}
+        return {**files, **{f"engines/packed.{flavour}": data for flavour, data in self.packed.items()}}
 
     def operators(self) -> dict[str, dict[str, int]]:
         return {build.spec.name: build.operators for build in self.builds}
@@ -107,9 +114,8 @@ def write_bundle(out: Path, contents: Contents, *, force: bool = False) -> Manif
     """Write the folder under a temporary name and rename it: it is there whole, or not at all."""
     check_target(out, force=force)
     with new_folder(out, replace=force) as folder:
-        for build in contents.builds:
-            for flavour, data in build.files.items():
-                write_bytes(folder / build.path(flavour), data)
+        for path, data in contents.engine_files().items():
+            write_bytes(folder / path, data)
         write_tables(folder / "ranges.json", contents.tables)
         write_bytes(folder / "golden.npz", _npz(contents.golden))
         if contents.evaluation:

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from edgeage import __version__
 from edgeage.calibration.observers import Feeds, session
 from edgeage.calibration.quantization import decide
 from edgeage.calibration.ranges import RangeTable
@@ -31,11 +32,12 @@ from edgeage.export.lint import require_clean
 from edgeage.export.model_card import data_terms
 from edgeage.export.progress import Clock, Steps
 from edgeage.export.qdq import to_qdq
-from edgeage.export.tflite.lowering import to_tflite
+from edgeage.export.tflite.lowering import IO, pack, to_tflite
 from edgeage.groups import one_hot
 from edgeage.runtime.manifest import Manifest
 from edgeage.train.checkpoint import Checkpoint
 
+_TFLITE_IO: dict[str, IO] = {"int8.tflite": "int8", "int8-float-io.tflite": "float32"}
 PARITY_FACES = 12  # whole faces in the manifest's parity; `edgeage verify` takes any number
 
 
@@ -113,6 +115,7 @@ def export_bundle(
         specs, graphs, tables = calibration.specs, calibration.graphs, calibration.tables
         to_validate, checked_groups = calibration.check
 
+        card = _card(name, checkpoint, source)
         unseen = _encode(graphs["encoder"], to_validate)
         builds: list[Build] = []
         golden: dict[str, NDArray[Any]] = {}
@@ -120,7 +123,7 @@ def export_bundle(
             graph, table = graphs[spec.name], tables[spec.network]
             feeds_list = _validation_feeds(spec, to_validate, unseen, checkpoint.profile.groups)
             tracked = steps.track(feeds_list, len(feeds_list), f"write and verify {spec.name}")
-            build = _build(spec, graph, table, tracked)
+            build = _build(spec, graph, table, card, tracked)
             builds.append(build)
             golden.update(golden_vectors(build, graph, feeds_list[0]))
             clock.lap(f"write and verify {spec.name}")
@@ -134,6 +137,10 @@ def export_bundle(
         clock.lap("measure end to end")
         parity = _parity(checkpoint, calibration, builds, golden, judges)
         clock.lap("parity chain")
+        packed = {
+            flavour: pack([(build.quantization, build.spec.signature) for build in builds], io, card)
+            for flavour, io in _TFLITE_IO.items()
+        }
 
     contents = Contents(
         name=name,
@@ -151,7 +158,8 @@ def export_bundle(
             },
         },
         golden=golden,
-        licence=_licence(checkpoint, source),
+        packed=packed,
+        licence=card["licence"],
         data=_data(checkpoint, len(to_validate), seen=held_out is None),
         whole=whole,
         evaluation=evaluation,
@@ -159,7 +167,7 @@ def export_bundle(
     )
     manifest = write_bundle(out, contents, force=force)
     clock.lap("write the bundle")
-    sizes = {build.path(flavour): len(data) for build in builds for flavour, data in build.files.items()}
+    sizes = {path: len(data) for path, data in contents.engine_files().items()}
     return Report(out, manifest, sizes, clock.seconds)
 
 
@@ -208,24 +216,30 @@ def golden_vectors(build: Build, graph: onnx.ModelProto, feed: Feeds) -> dict[st
     }
 
 
-def _build(spec: EngineSpec, graph: onnx.ModelProto, table: RangeTable, feeds: Iterable[Feeds]) -> Build:
+def _build(
+    spec: EngineSpec, graph: onnx.ModelProto, table: RangeTable, card: dict[str, Any], feeds: Iterable[Feeds]
+) -> Build:
     """Write every flavour of an engine from one set of decisions, and let it pass its gates."""
     quantization = decide(graph, table.ranges, corrections=table.corrections, floats=table.floats)
     twin = to_qdq(quantization)
     require_clean(twin, f"the Q/DQ graph of {spec.name}")
+    chain = {"onnx_sha256": table.network, "calibration": table.calibration}
     files = {
-        "int8.tflite": to_tflite(quantization, spec.signature, "int8"),
-        "int8-float-io.tflite": to_tflite(quantization, spec.signature, "float32"),
+        **{
+            flavour: to_tflite(quantization, spec.signature, io, {**card, "engine": spec.name, **chain})
+            for flavour, io in _TFLITE_IO.items()
+        },
         "qdq.onnx": twin.SerializeToString(),
     }
     if spec.name == spec.network:  # the batched form has the same weights; runtimes call batch 1 instead
         files["onnx"] = graph.SerializeToString()
     operators: dict[str, int] = {}
-    for flavour, io in (("int8-float-io.tflite", "float32"), ("int8.tflite", "int8")):
+    for flavour, io in _TFLITE_IO.items():
         what = f"{spec.name}.{flavour}"
         verify.check_ports(files[flavour], spec.signature, spec.inputs, spec.outputs, what)
         ports = len(spec.inputs), len(spec.outputs)
-        operators = dict(sorted(verify.check_operators(files[flavour], io, *ports, what).items()))
+        found = verify.check_operators(files[flavour], io, *ports, what, mixed=bool(table.floats))
+        operators = operators or dict(sorted(found.items()))
     quality = verify.measure(
         graph,
         twin,
@@ -256,6 +270,21 @@ def _encode(encoder: onnx.ModelProto, images: Floats) -> Floats:
     """z [n, latent] of each image by the float encoder, batch 1."""
     running = session(encoder)
     return np.concatenate([running.run(None, {"image": image[None]})[0] for image in images])
+
+
+def _card(name: str, checkpoint: Checkpoint, source: str) -> dict[str, Any]:
+    """What every TFLite file carries, for whoever meets it without its bundle."""
+    profile = checkpoint.profile
+    side = profile.image_size
+    return {
+        "model": name,
+        "edgeage": __version__,
+        "checkpoint": checkpoint.sha256,
+        "intended_use": "face aging of a face aligned to the profile's frame; not identification of people",
+        "images": f"RGB, {side}x{side}, 0..255 mapped to -1..1, frame {profile.frame}",
+        "groups": list(profile.groups),
+        "licence": _licence(checkpoint, source),
+    }
 
 
 def _licence(checkpoint: Checkpoint, source: str) -> dict[str, str]:

@@ -103,12 +103,15 @@ def operators(data: bytes) -> Counter[str]:
     )
 
 
-def check_operators(data: bytes, io: str, inputs: int, outputs: int, what: str) -> Counter[str]:
-    """The operator counts; EdgeageError if the file transposes or leaves INT8 anywhere inside."""
+def check_operators(
+    data: bytes, io: str, inputs: int, outputs: int, what: str, *, mixed: bool = False
+) -> Counter[str]:
+    """The operator counts; EdgeageError if the file transposes, or leaves INT8 and is not `mixed`."""
     found = operators(data)
     bad = [name for name in _FORBIDDEN if found[name]]
     at_boundary = {"QUANTIZE": inputs, "DEQUANTIZE": outputs} if io == "float32" else {}
-    bad += [name for name in ("QUANTIZE", "DEQUANTIZE") if found[name] != at_boundary.get(name, 0)]
+    if not mixed:
+        bad += [name for name in ("QUANTIZE", "DEQUANTIZE") if found[name] != at_boundary.get(name, 0)]
     if bad:
         listed = ", ".join(f"{found[name]} {name}" for name in bad)
         raise EdgeageError(f"{what} has {listed}, which do not belong there; no bundle was written")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import onnx
+from ai_edge_litert import schema_py_generated as schema
 
 from edgeage.calibration.quantization import Quantization
 from edgeage.errors import EdgeageError
 from edgeage.export.tflite import kernels, ops
 from edgeage.export.tflite.layout import Image, flat_images, nhwc
-from edgeage.export.tflite.writer import Writer
+from edgeage.export.tflite.writer import File, Writer
+
+IO = Literal["int8", "float32"]
+METADATA = "EDGEAGE_CARD"  # name of the metadata buffer
 
 
 class Lowering:
@@ -23,10 +29,10 @@ class Lowering:
         flat_images: flat tensors whose elements are in HWC order.
     """
 
-    def __init__(self, quantization: Quantization) -> None:
+    def __init__(self, quantization: Quantization, file: File) -> None:
         self.quantization = quantization
         self.view = quantization.view
-        self.writer = Writer()
+        self.writer = Writer(file)
         self.flat_images: dict[str, Image] = flat_images(self.view)
         self._codes: dict[str, int] = {}
         self._floats: dict[str, int] = {}
@@ -91,17 +97,47 @@ class Lowering:
             self._new_floats.clear()
 
 
-def to_tflite(quantization: Quantization, signature: str, io: Literal["int8", "float32"]) -> bytes:
+def to_tflite(
+    quantization: Quantization,
+    signature: str,
+    io: IO,
+    metadata: Mapping[str, Any] | None = None,
+) -> bytes:
     """Write the graph as one INT8 TFLite file.
 
     Args:
         signature: its name; the names inside it are the graph's input and output names.
         io: "int8" hands codes through; "float32" puts one QUANTIZE behind each input and one DEQUANTIZE
             before each output, and nothing else changes.
+        metadata: JSON that travels with the file, see `read_metadata`; results do not depend on it.
 
     Raises EdgeageError if the graph cannot be laid out NHWC or has an operator outside the table.
     """
-    lowering = Lowering(quantization)
+    return pack([(quantization, signature)], io, metadata)
+
+
+def pack(
+    engines: Sequence[tuple[Quantization, str]], io: IO, metadata: Mapping[str, Any] | None = None
+) -> bytes:
+    """Write several graphs into one file, each under its signature; equal constants are stored once."""
+    file = File()
+    for quantization, signature in engines:
+        _lower(Lowering(quantization, file), signature, io)
+    card = {METADATA: json.dumps(metadata, sort_keys=True).encode()} if metadata else None
+    return file.pack(card)
+
+
+def read_metadata(data: bytes) -> dict[str, Any]:
+    """The JSON that a TFLite file carries; {} if it has none of ours."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+    for entry in model.metadata or []:
+        if entry.name.decode() == METADATA:
+            content: dict[str, Any] = json.loads(bytes(model.buffers[entry.buffer].data))
+            return content
+    return {}
+
+
+def _lower(lowering: Lowering, signature: str, io: IO) -> None:
     view, writer = lowering.view, lowering.writer
     inputs = {name: lowering.tensor(name) for name in view.inputs}
     if io == "float32":
@@ -116,4 +152,4 @@ def to_tflite(quantization: Quantization, signature: str, io: Literal["int8", "f
             code = outputs[name]
             outputs[name] = writer.activation(f"{name}:float32", nhwc(view.shapes[name]), np.float32)
             kernels.dequantize(writer, code, outputs[name])
-    return writer.finish(signature, inputs, outputs)
+    writer.finish(signature, inputs, outputs)

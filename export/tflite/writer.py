@@ -40,16 +40,75 @@ class _AlignedBuffer(schema.BufferT):
         return schema.BufferEnd(builder)
 
 
-class Writer:
-    """One subgraph with one named signature. Equal constants are stored once."""
+class File:
+    """What the subgraphs of a file share: constants (equal ones stored once), operator codes, metadata."""
 
     def __init__(self) -> None:
         self._buffers = [schema.BufferT()]  # buffer 0 is the empty one, by the format's rule
         self._buffer_of: dict[bytes, int] = {}
+        self._codes: dict[int, tuple[int, int]] = {}
+        self._graphs: list[Any] = []
+        self._signatures: list[Any] = []
+
+    def buffer(self, data: bytes) -> int:
+        """Index of the buffer that holds `data`."""
+        if data not in self._buffer_of:
+            buffer = _AlignedBuffer()
+            buffer.data = data
+            self._buffers.append(buffer)
+            self._buffer_of[data] = len(self._buffers) - 1
+        return self._buffer_of[data]
+
+    def code(self, code: int, version: int) -> int:
+        """Index of an operator code; the file asks for the highest version that an operator of it needs."""
+        index, known = self._codes.get(code, (len(self._codes), 0))
+        self._codes[code] = (index, max(known, version))
+        return index
+
+    def add(self, graph: Any, signature: str, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> None:
+        """Add a finished subgraph under the name of its signature."""
+        named = schema.SignatureDefT()
+        named.signatureKey = signature
+        named.subgraphIndex = len(self._graphs)
+        named.inputs = [_tensor_map(*item) for item in inputs.items()]
+        named.outputs = [_tensor_map(*item) for item in outputs.items()]
+        self._graphs.append(graph)
+        self._signatures.append(named)
+
+    def pack(self, metadata: Mapping[str, bytes] | None = None) -> bytes:
+        """The file, with named metadata, which no kernel sees."""
+        model = schema.ModelT()
+        model.version = 3
+        model.description = "edgeage"
+        model.metadata = []
+        for name, data in (metadata or {}).items():
+            entry = schema.MetadataT()
+            entry.name = name
+            entry.buffer = self.buffer(data)
+            model.metadata.append(entry)
+        model.buffers = self._buffers
+        model.operatorCodes = []
+        for code, (_, version) in self._codes.items():
+            operator = schema.OperatorCodeT()
+            operator.builtinCode = code
+            operator.deprecatedBuiltinCode = min(code, _OLD_CODES)
+            operator.version = version
+            model.operatorCodes.append(operator)
+        model.subgraphs = self._graphs
+        model.signatureDefs = self._signatures
+        builder = flatbuffers.Builder(sum(len(data) for data in self._buffer_of) + (1 << 16))
+        builder.Finish(model.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+
+class Writer:
+    """One subgraph of a file, with one named signature."""
+
+    def __init__(self, file: File | None = None) -> None:
+        self.file = file or File()
         self._tensors: list[Any] = []
         self._constant_of: dict[tuple[Any, ...], int] = {}
         self._operators: list[Any] = []
-        self._codes: dict[int, tuple[int, int]] = {}
 
     def activation(
         self, name: str, shape: Sequence[int], dtype: type[np.generic], scale: np.float32 | None = None
@@ -66,24 +125,16 @@ class Writer:
         scale_bytes = b"" if scales is None else scales.tobytes()
         key = (data, values.shape, values.dtype, scale_bytes, axis)
         if key not in self._constant_of:
-            if data not in self._buffer_of:
-                buffer = _AlignedBuffer()
-                buffer.data = data
-                self._buffers.append(buffer)
-                self._buffer_of[data] = len(self._buffers) - 1
-            self._constant_of[key] = self._tensor(
-                name, values.shape, values.dtype, self._buffer_of[data], scales, axis
-            )
+            buffer = self.file.buffer(data)
+            self._constant_of[key] = self._tensor(name, values.shape, values.dtype, buffer, scales, axis)
         return self._constant_of[key]
 
     def operator(
         self, code: int, version: int, inputs: Sequence[int], outputs: Sequence[int], options: Any = None
     ) -> None:
         """Add an operator (schema.BuiltinOperator); `options` is its schema object, e.g. AddOptionsT."""
-        index, known = self._codes.get(code, (len(self._codes), 0))
-        self._codes[code] = (index, max(known, version))
         operator = schema.OperatorT()
-        operator.opcodeIndex = index
+        operator.opcodeIndex = self.file.code(code, version)
         operator.inputs = list(inputs)
         operator.outputs = list(outputs)
         if options is not None:
@@ -91,35 +142,15 @@ class Writer:
             operator.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__[:-1])
         self._operators.append(operator)
 
-    def finish(self, signature: str, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> bytes:
-        """The file: a model whose signature maps names to tensor indices, in order."""
-        model = schema.ModelT()
-        model.version = 3
-        model.description = "edgeage"
-        model.buffers = self._buffers
-        model.operatorCodes = []
-        for code, (_, version) in self._codes.items():
-            entry = schema.OperatorCodeT()
-            entry.builtinCode = code
-            entry.deprecatedBuiltinCode = min(code, _OLD_CODES)
-            entry.version = version
-            model.operatorCodes.append(entry)
+    def finish(self, signature: str, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> None:
+        """Add the subgraph to the file; the signature maps names to tensor indices, in order."""
         graph = schema.SubGraphT()
         graph.name = signature
         graph.tensors = self._tensors
         graph.operators = self._operators
         graph.inputs = list(inputs.values())
         graph.outputs = list(outputs.values())
-        model.subgraphs = [graph]
-        named = schema.SignatureDefT()
-        named.signatureKey = signature
-        named.subgraphIndex = 0
-        named.inputs = [_tensor_map(*item) for item in inputs.items()]
-        named.outputs = [_tensor_map(*item) for item in outputs.items()]
-        model.signatureDefs = [named]
-        builder = flatbuffers.Builder(sum(len(data) for data in self._buffer_of) + (1 << 16))
-        builder.Finish(model.Pack(builder), b"TFL3")
-        return bytes(builder.Output())
+        self.file.add(graph, signature, inputs, outputs)
 
     def _tensor(
         self,

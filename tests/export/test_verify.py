@@ -29,7 +29,8 @@ def _file(*, inner_quantize: bool = False) -> bytes:
         middle = writer.activation("middle", (1, 4), np.int8, np.float32(0.2))
         ops.quantize(writer, x, middle)
     ops.emit(writer, ops.schema.BuiltinOperator.RELU6, [middle], [y])
-    return writer.finish("main", {"x": x}, {"y": y})
+    writer.finish("main", {"x": x}, {"y": y})
+    return writer.file.pack()
 
 
 def test_quantize_inside_is_refused() -> None:

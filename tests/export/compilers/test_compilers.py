@@ -76,7 +76,8 @@ def activations_between_convolutions(code: int, version: int, count: int) -> byt
             inputs.append(writer.constant(f"slopes{index}", slopes, np.array([0.1], np.float32)))
         writer.operator(code, version, inputs, [out])
         last = out
-    return writer.finish("main", {"x": x}, {"out": convolve(last, "last")})
+    writer.finish("main", {"x": x}, {"out": convolve(last, "last")})
+    return writer.file.pack()
 
 
 def depth_to_space() -> bytes:
@@ -86,7 +87,8 @@ def depth_to_space() -> bytes:
     out = writer.activation("out", (1, 16, 16, 1), np.int8, scale)
     options.blockSize = 2
     writer.operator(ops.schema.BuiltinOperator.DEPTH_TO_SPACE, 2, [x], [out], options)
-    return writer.finish("main", {"x": x}, {"out": out})
+    writer.finish("main", {"x": x}, {"out": out})
+    return writer.file.pack()
 
 
 def with_l2_normalisation() -> bytes:
@@ -96,7 +98,8 @@ def with_l2_normalisation() -> bytes:
     out = writer.activation("out", (1, 8), np.int8, scale)
     code = ops.schema.BuiltinOperator.L2_NORMALIZATION
     writer.operator(code, 2, [x], [out], ops.schema.L2NormOptionsT())
-    return writer.finish("main", {"x": x}, {"out": out})
+    writer.finish("main", {"x": x}, {"out": out})
+    return writer.file.pack()
 
 
 @pytest.mark.parametrize("engine", gates.WHOLE)
