@@ -67,7 +67,9 @@ def main() -> None:
     made = command(convert, "Let each tool make its files.")
     made.add_argument("--peer", action="append", choices=list(PEERS), help="only this one")
     made = command(compare, "Measure all files in one run; print a table, write results.json and a picture.")
-    made.add_argument("--rounds", type=int, default=600)
+    made.add_argument(
+        "--rounds", type=int, default=100, help="of each of the 21 times that all files are loaded"
+    )
     made.add_argument("--picture", type=Path)
     options = vars(parser.parse_args())
     try:

@@ -24,7 +24,7 @@ def _pad_or_not(
 ) -> tuple[int, int]:
     """The input of a windowed operator, padded if TFLite's own padding differs, and the padding mode.
 
-    `cut` rows of taps were taken off the window's top and bottom, and as many of the padding with them.
+    `cut` rows and columns of taps were taken off the window's top and left, and as many of the padding.
 
     SAME puts the smaller half of the padding first; ONNX pads are free. Where they differ, zeros are
     written around the input by a PAD (code 0 is real 0) if the operator may read `zeros` there.
@@ -37,7 +37,7 @@ def _pad_or_not(
         raise EdgeageError(f"{node.op_type} {node.output[0]} uses ceil_mode or auto_pad; write its pads out")
     if any(dilation != 1 for dilation in attribute(node, "dilations", [1, 1])):
         raise EdgeageError(f"{node.op_type} {node.output[0]} is dilated; INT8 engines take dilation 1 only")
-    before = [pads[0] - cut[0], pads[1]]
+    before = [pads[0] - cut[0], pads[1] - cut[1]]
     # rows and columns behind the input that the last window reads; a wider ONNX pad is never read
     after = [max((made[2 + i] - 1) * strides[i] + kernel[i] - given[2 + i] - before[i], 0) for i in range(2)]
     if not any(before) and not any(after):
@@ -52,7 +52,7 @@ def _pad_or_not(
         raise EdgeageError(f"{node.op_type} {node.output[0]} has pads {pads} that TFLite cannot express")
     n, c, h, w = given
     shape = (n, h + before[0] + after[0], w + before[1] + after[1], c)
-    padded = low.like(node, f"{node.output[0]}:padded{cut[0]}", source, shape)
+    padded = low.like(node, f"{node.output[0]}:padded{before}{after}", source, shape)
     _pad(low, node, padded, (*before, *after))
     return padded, schema.Padding.VALID
 
@@ -71,7 +71,7 @@ def conv(low: Lowering, node: onnx.NodeProto) -> None:
         """The convolution of the output channels `which` into tensor `target`."""
         kernels, cut = held.weight[which], (0, 0)
         if not depthwise and strides[0] == 1:
-            kernels, cut = _without_idle_rows(kernels, attribute(node, "pads", [0] * 4))
+            kernels, cut = _without_idle_taps(kernels, attribute(node, "pads", [0] * 4))
         source, padding = _pad_or_not(low, node, kernels.shape[2:], zeros=True, cut=cut)
         options = schema.DepthwiseConv2DOptionsT() if depthwise else schema.Conv2DOptionsT()
         options.padding = padding
@@ -97,16 +97,25 @@ def conv(low: Lowering, node: onnx.NodeProto) -> None:
     # Depth-to-space without its operator (NPUs refuse it) and without a transpose: one convolution for
     # each row phase a, its channels ordered (column phase, channel), so that its rows are already rows of
     # the result; the row phases are then interleaved by a concat over a unit axis. The reshapes are free.
+    # Where each column phase alone has fewer taps (an enlarged 3x3: 2x2 of 3x3), it is a convolution too.
     block = attribute(readers[0], "blocksize")
     n, _, h, w = low.view.shapes[output]
     channels = filters // block**2
     row = w * block * channels
     rows = []
+    by_phase = np.arange(filters).reshape(channels, block, block)
+    pads = attribute(node, "pads", [0] * 4)
+    widths = [_without_idle_taps(held.weight[by_phase[:, 0, b]], pads)[0].shape[3] for b in range(block)]
     for phase in range(block):
-        which = np.arange(filters).reshape(channels, block, block)[:, phase, :].T.ravel()
         name = f"{output}:row{phase}"
         columns = low.like(node, name, output, (n, h, w, block * channels))
-        write(columns, which, name)
+        if max(widths) < held.weight.shape[3]:
+            parts = [low.like(node, f"{name}{b}", output, (n, h, w, channels)) for b in range(block)]
+            for b, part in enumerate(parts):
+                write(part, by_phase[:, phase, b], f"{name}{b}")
+            concatenate(low, parts, columns, axis=3)
+        else:
+            write(columns, by_phase[:, phase, :].T.ravel(), name)
         rows.append(low.like(node, f"{name}:flat", output, (n, h, 1, row)))
         reshape(low, columns, rows[-1], (n, h, 1, row))
     joined = low.like(node, f"{output}:rows", output, (n, h, block, row))
@@ -115,17 +124,20 @@ def conv(low: Lowering, node: onnx.NodeProto) -> None:
     low.done(readers[0])
 
 
-def _without_idle_rows(kernels: NDArray[Any], pads: Sequence[int]) -> tuple[NDArray[Any], tuple[int, int]]:
-    """Kernels [O, I, H, W] without top and bottom rows that are zero in all of them, and how many those are.
+def _without_idle_taps(kernels: NDArray[Any], pads: Sequence[int]) -> tuple[NDArray[Any], tuple[int, int]]:
+    """Kernels [O, I, H, W] without outer rows and columns that are zero in all; how many went (top, left).
 
-    A row phase of an enlarging 3x3 convolution (see `edgeage.export.phase`) uses two of its three rows. No
-    more rows go than the padding has, so that the window still starts on the image or in its padding.
+    A phase of an enlarging 3x3 convolution (see `edgeage.export.phase`) uses 2x2 of its 3x3 taps. No more go
+    than the padding has, so that the window still starts on the image or in its padding.
     """
-    used = np.flatnonzero(kernels.any(axis=(0, 1, 3)))
-    if not len(used):
-        return kernels, (0, 0)
-    top, bottom = min(int(used[0]), pads[0]), min(kernels.shape[2] - 1 - int(used[-1]), pads[2])
-    return kernels[:, :, top : kernels.shape[2] - bottom], (top, bottom)
+    kept, cut = [], []
+    for axis, (before, after) in enumerate(((pads[0], pads[2]), (pads[1], pads[3]))):
+        used = np.flatnonzero(kernels.any(axis=(0, 1, 3 - axis)))
+        size = kernels.shape[2 + axis]
+        first, last = (int(used[0]), int(used[-1])) if len(used) else (0, size - 1)
+        cut.append(min(first, before))
+        kept.append(slice(cut[axis], size - min(size - 1 - last, after)))
+    return kernels[:, :, kept[0], kept[1]], (cut[0], cut[1])
 
 
 def pad(low: Lowering, node: onnx.NodeProto) -> None:

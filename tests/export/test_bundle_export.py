@@ -38,6 +38,7 @@ def test_the_bundle_is_whole(report: Report) -> None:
     bundle.verify()
     expected = {f"engines/{e}.{f}" for e in ("encoder", "embedder", "generator") for f in FLAVOURS}
     expected |= {f"engines/generator_all.{f}" for f in FLAVOURS - {"onnx"}}
+    expected |= {f"engines/packed.{f}" for f in FLAVOURS - {"onnx", "qdq.onnx"}}
     assert set(bundle.manifest.files) == expected | {"ranges.json", "golden.npz", "MODEL_CARD.md"}
     assert set(report.sizes) == expected
     assert bundle.manifest.refinement["steps"] == 0

@@ -23,6 +23,7 @@ from edgeage.calibration.observers import observe, session
 from edgeage.calibration.quantization import decide
 from edgeage.errors import EdgeageError
 from edgeage.export.onnx_graph import OPERATORS, clean
+from edgeage.export.phase import phase_kernels
 from edgeage.export.qdq import to_qdq
 from edgeage.export.tflite import kernels, ops
 from edgeage.export.tflite.lowering import to_tflite
@@ -394,6 +395,21 @@ def test_padding(seed: int, batch: int, amounts: list[int]) -> None:
     node = helper.make_node("Pad", ["x", "amounts"], ["out"])
     worst, found = difference(graph([node], {"x": (batch, 2, 4, 3)}, constants), seed)
     assert (worst, found) == (EXACT, {"PAD": 1})
+
+
+@EXAMPLES
+@given(seed=seeds, batch=batches, channels=st.integers(1, 4))
+def test_an_enlarging_3x3_convolution_is_four_of_2x2(seed: int, batch: int, channels: int) -> None:
+    constants = {"w": phase_kernels(weights(seed, channels, 3, 3, 3)), "b": weights(seed, 4 * channels)}
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["conv"], kernel_shape=[3, 3], pads=[1] * 4),
+        helper.make_node("DepthToSpace", ["conv"], ["out"], blocksize=2, mode="CRD"),
+    ]
+    model = graph(nodes, {"x": (batch, 3, 4, 5)}, constants)
+    worst, found = difference(model, seed)
+    assert worst <= ROUNDING
+    # three of the four phases need a padding that is not TFLite's SAME
+    assert found == {"CONV_2D": 4, "PAD": 3, "CONCATENATION": 3, "RESHAPE": 3}
 
 
 def test_padding_with_anything_but_zeros_is_refused() -> None:

@@ -10,7 +10,7 @@ import pytest
 from edgeage.errors import EdgeageError
 from edgeage.export import verify
 from edgeage.export.engines import engine_specs
-from edgeage.export.tflite import ops
+from edgeage.export.tflite import kernels
 from edgeage.export.tflite.writer import Writer
 from edgeage.export.verify import Quality
 from edgeage.profile import Profile
@@ -27,8 +27,8 @@ def _file(*, inner_quantize: bool = False) -> bytes:
     middle = x
     if inner_quantize:
         middle = writer.activation("middle", (1, 4), np.int8, np.float32(0.2))
-        ops.quantize(writer, x, middle)
-    ops.emit(writer, ops.schema.BuiltinOperator.RELU6, [middle], [y])
+        kernels.quantize(writer, x, middle)
+    kernels.emit(writer, kernels.schema.BuiltinOperator.RELU6, [middle], [y])
     writer.finish("main", {"x": x}, {"y": y})
     return writer.file.pack()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from edgeage.export.tflite.ops import VERSIONS
+from edgeage.export.tflite.kernels import VERSIONS
 
 # The newest version of each operator for which tflite-runtime 2.14.0 allocates a file; measured by raising
 # the version in a file until it answers "Didn't find op for builtin opcode ... version".
