@@ -268,8 +268,7 @@ def fuse_rectifiers(view: GraphView) -> dict[str, tuple[str, str]]:
 def _tie(view: GraphView, fused: Mapping[str, object], floats: frozenset[str]) -> dict[str, str]:
     """Representative tensor of each set that must share a scale; float nodes tie nothing.
 
-    A ReLU that is not fused shares it too: then it only clamps codes. And x - relu(x), the negative half,
-    shares it with x, which makes it exact.
+    A ReLU that is not fused shares it too: then it only clamps codes.
     """
     parent = {name: name for name in view.activations}
 
@@ -284,12 +283,4 @@ def _tie(view: GraphView, fused: Mapping[str, object], floats: frozenset[str]) -
         if node.op_type in SAME_SCALE or (node.op_type == "Relu" and node.input[0] not in fused):
             for name in node.input if node.op_type == "Concat" else node.input[:1]:
                 parent[find(name)] = find(node.output[0])
-    for node in view.nodes:
-        halves = node.op_type == "Sub" and node.output[0] not in floats
-        if (
-            halves
-            and all(name in parent for name in node.input)
-            and find(node.input[0]) == find(node.input[1])
-        ):
-            parent[find(node.output[0])] = find(node.input[0])
     return {name: find(name) for name in parent}

@@ -1,8 +1,9 @@
 """A torch network as a canonical float ONNX graph, compared with torch at every step.
 
 Canonical means: opset 18, static shapes, float32, only the operators of `OPERATORS`, batch norm folded
-away, dense layers as Gemm with transB=1, Unsqueeze/Flatten/Squeeze written as Reshape, no metadata (the
-exporter stores source paths there), so that the same weights always give the same bytes.
+away, dense layers as Gemm with transB=1, Unsqueeze/Flatten/Squeeze written as Reshape, PReLU as sums of what
+INT8 kernels fuse, no metadata (the exporter stores source paths there), so that the same weights always
+give the same bytes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from onnx import numpy_helper
 from edgeage.calibration.graph import GraphView, attribute, rectifier, zero_padding
 from edgeage.calibration.observers import session
 from edgeage.errors import EdgeageError
+from edgeage.export.prelu import split_prelus
 
 if TYPE_CHECKING:
     import torch
@@ -80,12 +82,24 @@ def canonicalise(model: onnx.ModelProto) -> onnx.ModelProto:
     result.CopyFrom(model)
     _fold_batch_norm(result)
     _use_canonical_operators(result)
+    split_prelus(result)
     return clean(result)
 
 
 def clean(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with fresh shapes, without unused constants and without metadata, named by its outputs."""
+    """The graph with fresh shapes, without unused constants and without metadata, named by its outputs.
+
+    Raises EdgeageError for a dynamic shape: engines are built for one.
+    """
     graph = model.graph
+    for port in [*graph.input, *graph.output]:
+        for axis, size in enumerate(port.type.tensor_type.shape.dim):
+            if size.dim_value < 1:
+                what = f"'{size.dim_param}'" if size.dim_param else "unknown"
+                raise EdgeageError(
+                    f"{port.name} has a dynamic shape (axis {axis} is {what}); engines need static ones, "
+                    "export the graph with a fixed size"
+                )
     used = {name for node in graph.node for name in node.input}
     constants = [tensor for tensor in graph.initializer if tensor.name in used]
     nodes = []

@@ -21,6 +21,7 @@ class CalibrationFaces:
         source: kind of the source, e.g. "utkface".
         fingerprint: of the source.
         held_out: images that training never saw with their groups, if the source is the training's own.
+        drops: reason -> number of images of the source that are no use and were left out.
     """
 
     images: NDArray[np.uint8]
@@ -28,6 +29,15 @@ class CalibrationFaces:
     source: str
     fingerprint: str
     held_out: tuple[NDArray[np.uint8], NDArray[np.int64]] | None
+    drops: dict[str, int]
+
+    @property
+    def remark(self) -> str | None:
+        """What was left out of the source, in one line."""
+        if not self.drops:
+            return None
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.drops.items()))
+        return f"{sum(self.drops.values())} images of the source were left out: {reasons}"
 
 
 def calibration_faces(checkpoint: Checkpoint, source: str, *, progress: bool) -> CalibrationFaces:
@@ -39,6 +49,7 @@ def calibration_faces(checkpoint: Checkpoint, source: str, *, progress: bool) ->
     kind, fingerprint = source.partition(":")[0], faces.fingerprint
     data: dict[str, Any] = checkpoint.meta.get("data", {})
     if data.get("fingerprint") != fingerprint:
-        return CalibrationFaces(faces.images, faces.groups, kind, fingerprint, None)
+        return CalibrationFaces(faces.images, faces.groups, kind, fingerprint, None, faces.drops)
     seen, unseen, _ = held_out_by(checkpoint.meta.get("recipe", {})).split(faces)
-    return CalibrationFaces(seen.images, seen.groups, kind, fingerprint, (unseen.images, unseen.groups))
+    held_out = (unseen.images, unseen.groups)
+    return CalibrationFaces(seen.images, seen.groups, kind, fingerprint, held_out, faces.drops)

@@ -61,6 +61,8 @@ def command(
     quiet = quiet or as_json
     trained = load_checkpoint(checkpoint)
     faces = calibration_faces(trained, calibration, progress=not quiet)
+    if faces.remark:
+        click.echo(faces.remark, err=True)
     clock = Clock()
     with Steps(quiet=quiet) as steps:
         made = calibrate_checkpoint(

@@ -95,6 +95,8 @@ def command(
         judging = PublishedJudges(judges, trained.profile.frame)
     quiet = quiet or as_json
     faces = calibration_faces(trained, calibration, progress=not quiet)
+    if faces.remark:
+        click.echo(faces.remark, err=True)
     report = export_bundle(
         trained,
         faces.images,

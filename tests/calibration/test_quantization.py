@@ -117,23 +117,3 @@ def test_leaky_scales_fit_8_bit_multipliers(given_scale: float, ratio: float) ->
     assert abs(k - round(k)) < 1e-3
     if ratio > 1:
         assert abs(0.2 * k - round(0.2 * k)) < 1e-3
-
-
-def test_the_negative_half_of_a_prelu_shares_the_scale_of_its_input() -> None:
-    """r + a (x - r): the subtraction then only moves codes."""
-    nodes = [
-        helper.make_node("Gemm", ["x", "w", "b"], ["dense"], transB=1),
-        helper.make_node("Relu", ["dense"], ["r"]),
-        helper.make_node("Sub", ["dense", "r"], ["negative"]),
-        helper.make_node("Add", ["r", "negative"], ["out"]),
-    ]
-    model = _model(nodes, {"x": [1, 2]}, "out", [1, 2], w=EYE, b=ZERO)
-    ranges = {
-        "x": (-1.0, 1.0),
-        "dense": (-2.0, 4.0),
-        "r": (0.0, 4.0),
-        "negative": (-2.0, 0.0),
-        "out": (-2.0, 4.0),
-    }
-    decided = decide(model, ranges)
-    assert decided.scale("negative") == decided.scale("dense") == decided.scale("r") == np.float32(4 / 127)

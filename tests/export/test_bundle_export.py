@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from tests_support import edgeage
 
 from edgeage.calibration.ranges import read_tables
 from edgeage.commands.export import command
 from edgeage.errors import EdgeageError
 from edgeage.export import verify
+from edgeage.export.calibrated import Options
 from edgeage.export.model_card import read_evaluation
 from edgeage.export.pipeline import Report, export_bundle, mean_faces
 from edgeage.files import sha256
@@ -245,3 +247,16 @@ def test_an_evaluation_of_another_checkpoint_is_refused(tmp_path: Path):
     (tmp_path / "EVALUATION.md").unlink()
     with pytest.raises(EdgeageError, match="no whole evaluation report"):
         read_evaluation(tmp_path, "aa")
+
+
+def test_a_mixed_plan_reaches_its_target_and_holds_every_gate(
+    report: Report, tiny_folder: Path, tiny_images: Faces, tmp_path: Path
+) -> None:
+    plain = {name: report.manifest.quality[name]["sqnr_db"] for name in ("encoder", "generator", "embedder")}
+    print(plain)
+    worst = min(plain, key=lambda name: plain[name])
+    target = Options(target_db=plain[worst] + 1)
+    made = _export(tiny_folder, tiny_images, tmp_path / "x.agebundle", options=target)
+    assert read_tables(made.path / "ranges.json")[worst].floats
+    assert made.manifest.quality[worst]["sqnr_db"] > plain[worst] + 0.5  # chosen on other inputs
+    assert edgeage("verify", str(made.path), "--quiet").returncode == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -68,3 +69,19 @@ def test_bad_requests_are_one_line_and_exit_code_2(
     assert calibrate(*common[:-1], tmp_path / "photos", "--force") == 2
     assert "not a calibration report" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_images_that_cannot_be_read_are_left_out_and_said(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random, lines = np.random.default_rng(0), ["path,age"]
+    for number in range(240):
+        pixels = random.integers(0, 256, (4, 4, 3), dtype=np.uint8).repeat(4, axis=0).repeat(4, axis=1)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{15 + 10 * (number % 6)}")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "0.png").read_bytes()[:60])
+    (tmp_path / "faces.csv").write_text("\n".join([*lines, "broken.png,30", "absent.png,30"]))
+    arguments = (tiny_folder, "--calibration", f"csv:{tmp_path / 'faces.csv'}", "--out", tmp_path / "out")
+    assert calibrate(*arguments, "--calibrator", "minmax", "--quiet") == 0
+    said = capsys.readouterr().err
+    assert "2 images of the source were left out: 1 missing image, 1 unreadable" in said

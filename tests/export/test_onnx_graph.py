@@ -11,7 +11,7 @@ from edgeage.calibration.graph import GraphView
 from edgeage.calibration.observers import session
 from edgeage.errors import EdgeageError
 from edgeage.export import onnx_graph
-from edgeage.export.onnx_graph import OPSET, compare, export_onnx, probe, with_batch
+from edgeage.export.onnx_graph import OPSET, clean, compare, export_onnx, probe, with_batch
 from edgeage.export.phase import decompose, phase_kernels
 
 IMAGE = {"image": (1, 3, 8, 8)}
@@ -110,6 +110,13 @@ class _SharedBeforeNorm(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         hidden = self.dense(image.flatten(1))
         return self.norm(torch.tanh(hidden)) + hidden
+
+
+def test_a_dynamic_shape_is_refused_with_its_name() -> None:
+    model = export_onnx(_settle(Everything()), IMAGE, "out")
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    with pytest.raises(EdgeageError, match=r"image has a dynamic shape \(axis 0 is 'batch'\)"):
+        clean(model)
 
 
 def test_a_batch_norm_that_cannot_be_folded_is_refused() -> None:

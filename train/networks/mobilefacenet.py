@@ -24,20 +24,13 @@ Kept = tuple[tuple[int, ...], ...]
 
 
 class Slopes(nn.Module):
-    """PReLU; exported as r + a * (x - r) with r = relu(x).
-
-    An int8 PRELU splits the graph of several engines, and ReLU and elementwise arithmetic do not. r and
-    x - r are never both other than zero, so the sum loses nothing to quantisation.
-    """
+    """PReLU with one slope for each channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.full((channels,), 0.25))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        if torch.onnx.is_in_onnx_export():
-            positive = F.relu(hidden)
-            return positive + (hidden - positive) * self.weight.view(-1, 1, 1)
         return F.prelu(hidden, self.weight)
 
 

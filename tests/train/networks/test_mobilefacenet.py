@@ -1,9 +1,8 @@
-"""MobileFaceNet: what is kept, what is folded, and that PReLU's exported form is PReLU."""
+"""MobileFaceNet: what is kept and what is folded."""
 
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +10,6 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from edgeage.export.onnx_graph import export_onnx
 from edgeage.train.networks import build_embedder
 from edgeage.train.networks.blocks import count_parameters
 from edgeage.train.networks.mobilefacenet import (
@@ -98,15 +96,6 @@ def test_two_linear_layers_are_one(a: int, b: int, c: int, seed: int):
     weight, bias = _joined((w1, b1), (w2, b2))
     twice = F.linear(F.linear(x, w1[..., 0, 0], b1), w2[..., 0, 0], b2)
     assert torch.allclose(F.linear(x, weight, bias), twice, rtol=1e-4, atol=1e-4)
-
-
-def test_the_exported_form_of_a_prelu_has_no_prelu():
-    block = nn.Sequential(nn.Conv2d(3, 4, 1), Slopes(4)).eval()
-    with torch.no_grad():
-        block[1].weight.copy_(torch.tensor([-9.0, 0.2, 1.0, 8.0]))
-    graph = export_onnx(block, {"image": (1, 3, 8, 8)}, "embedding")  # compares itself with torch
-    assert "PRelu" not in {node.op_type for node in graph.graph.node}
-    onnx.checker.check_model(graph)
 
 
 def test_the_edge_profile_keeps_to_its_size():
