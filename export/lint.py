@@ -6,7 +6,7 @@ TensorRT's own parser is not enough: it accepts a wrong per-channel axis. Each r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from onnx import numpy_helper
 
 from edgeage.calibration.graph import attribute
 from edgeage.errors import EdgeageError
+from edgeage.export.qdq import FLOAT
 
 _BANNED = frozenset(
     {"QLinearConv", "QLinearMatMul", "QLinearAdd", "QGemm", "ConvInteger", "MatMulInteger"}
@@ -37,7 +38,8 @@ class Finding:
 class _Graph:
     """Look-ups; unlike GraphView it must stand graphs that are wrong."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, floats: Set[str]) -> None:
+        self.floats = floats
         self.nodes = list(model.graph.node)
         self.inputs = list(model.graph.input)
         self.constants: dict[str, NDArray[Any]] = {
@@ -123,6 +125,8 @@ def _per_tensor_activation(graph: _Graph) -> _Objections:
 
 def _both_inputs(graph: _Graph) -> _Objections:
     for node in graph.weighted():
+        if node.output[0].removesuffix(FLOAT) in graph.floats:
+            continue
         quantized = [graph.dequantizer(name) is not None for name in node.input[:2]]
         if not all(quantized):
             parts = zip(("input", "weight"), quantized, strict=True)
@@ -175,9 +179,13 @@ RULES: dict[str, tuple[str, Callable[[_Graph], _Objections]]] = {
 }
 
 
-def lint(model: onnx.ModelProto) -> list[Finding]:
-    """Everything that the rules object to, in the order of `RULES`."""
-    graph = _Graph(model)
+def lint(model: onnx.ModelProto, floats: Set[str] = frozenset()) -> list[Finding]:
+    """Everything that the rules object to, in the order of `RULES`.
+
+    Args:
+        floats: outputs of the nodes that a mixed plan means to run in float.
+    """
+    graph = _Graph(model, floats)
     return [
         Finding(level, rule, node, text)
         for rule, (level, check) in RULES.items()
@@ -185,9 +193,9 @@ def lint(model: onnx.ModelProto) -> list[Finding]:
     ]
 
 
-def require_clean(model: onnx.ModelProto, what: str) -> None:
+def require_clean(model: onnx.ModelProto, what: str, floats: Set[str] = frozenset()) -> None:
     """Raises EdgeageError with the first error that the rules find."""
-    errors = [finding for finding in lint(model) if finding.level == "error"]
+    errors = [finding for finding in lint(model, floats) if finding.level == "error"]
     if errors:
         first = errors[0]
         raise EdgeageError(

@@ -222,7 +222,7 @@ def _build(
     """Write every flavour of an engine from one set of decisions, and let it pass its gates."""
     quantization = decide(graph, table.ranges, corrections=table.corrections, floats=table.floats)
     twin = to_qdq(quantization)
-    require_clean(twin, f"the Q/DQ graph of {spec.name}")
+    require_clean(twin, f"the Q/DQ graph of {spec.name}", quantization.floats)
     chain = {"onnx_sha256": table.network, "calibration": table.calibration}
     files = {
         **{

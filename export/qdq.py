@@ -18,6 +18,7 @@ from edgeage.calibration.quantization import WEIGHTED, Quantization
 from edgeage.export.onnx_graph import clean
 
 _ARITHMETIC = ("Add", "Sub", "Mul")
+FLOAT = ".float"  # behind the name of a stored tensor: the same before it is quantised
 
 
 def to_qdq(quantization: Quantization) -> onnx.ModelProto:
@@ -75,7 +76,7 @@ class _Rewrite:
         if not self.quantization.is_stored(output):
             self.nodes.append(copy)
             return
-        copy.output[0] = f"{output}.float"
+        copy.output[0] = f"{output}{FLOAT}"
         self.nodes.append(copy)
         self._quantize(copy.output[0], output)
         if output in self.view.outputs:
@@ -89,7 +90,7 @@ class _Rewrite:
         """What a node reads for a stored tensor: its codes, or between two float nodes the floats."""
         producer = self.view.producer.get(name)
         if producer is not None and self.quantization.is_float(node) and self.quantization.is_float(producer):
-            return f"{name}.float"
+            return f"{name}{FLOAT}"
         return self._dequantized(name)
 
     def _dequantized(self, name: str) -> str:

@@ -253,7 +253,6 @@ def test_a_mixed_plan_reaches_its_target_and_holds_every_gate(
     report: Report, tiny_folder: Path, tiny_images: Faces, tmp_path: Path
 ) -> None:
     plain = {name: report.manifest.quality[name]["sqnr_db"] for name in ("encoder", "generator", "embedder")}
-    print(plain)
     worst = min(plain, key=lambda name: plain[name])
     target = Options(target_db=plain[worst] + 1)
     made = _export(tiny_folder, tiny_images, tmp_path / "x.agebundle", options=target)

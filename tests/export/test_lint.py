@@ -129,3 +129,11 @@ def test_each_rule_sees_its_fault(
 
 def test_no_rule_is_untested() -> None:
     assert {rule for rule, _ in FAULTS} | {"fusable-activation"} == set(RULES)
+
+
+def test_a_node_that_a_mixed_plan_left_in_float_is_no_error(qdq: onnx.ModelProto) -> None:
+    conv = _node(qdq, "Conv")
+    conv.input[1] = "w_float"
+    qdq.graph.initializer.append(numpy_helper.from_array(np.ones((4, 3, 3, 3), np.float32), "w_float"))
+    assert "both-inputs" in {finding.rule for finding in lint(qdq)}
+    assert "both-inputs" not in {finding.rule for finding in lint(qdq, {"c"})}
