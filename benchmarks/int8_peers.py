@@ -70,6 +70,7 @@ def main() -> None:
     made.add_argument(
         "--rounds", type=int, default=100, help="of each of the 21 times that all files are loaded"
     )
+    made.add_argument("--calls", type=int, default=1, help="of a file in a row before the next one's turn")
     made.add_argument("--picture", type=Path)
     options = vars(parser.parse_args())
     try:
@@ -242,19 +243,19 @@ def _convert(interpreter: Path, script: str, log: Path, arguments: tuple[str, ..
     return outcome
 
 
-def compare(work: Path, rounds: int, picture: Path | None) -> None:
+def compare(work: Path, rounds: int, calls: int, picture: Path | None) -> None:
     from tflite_figures import figures
 
     networks: dict[str, Any] = {}
     for net in NETS:
         made = sorted(path.name.removesuffix(".tflite") for path in (work / net).glob("*.tflite"))
-        labels = [BASELINE, *(label for label in made if label != BASELINE)]
+        labels = sorted(made, key=lambda label: (label != BASELINE, not label.startswith("edgeage"), label))
         failed = {
             note.stem: outcome["not run"]
             for note in sorted((work / net).glob("*.json"))
             if "not run" in (outcome := json.loads(note.read_text()))
         }
-        networks[net] = {"files": figures(work / net, labels, rounds), "not run": failed}
+        networks[net] = {"files": figures(work / net, labels, rounds, calls), "not run": failed}
         _print(net, networks[net])
     facts = json.loads((work / "facts.json").read_text())
     report = {"machine": _machine(), "facts": facts, "networks": networks}

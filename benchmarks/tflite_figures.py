@@ -122,7 +122,7 @@ def quality(subject: Subject, held_out: Arrays, expected: NDArray[np.float32]) -
 
 
 def latency(
-    paths: dict[str, Path], held_out: Arrays, baseline: str, rounds: int
+    paths: dict[str, Path], held_out: Arrays, baseline: str, rounds: int, calls: int
 ) -> dict[str, dict[str, Any]]:
     """Milliseconds of each file and its ratio to `baseline`, all interleaved in random order.
 
@@ -130,6 +130,9 @@ def latency(
     are loaded anew `LOADS` times, in random order; each time gives one ratio of medians. The interval is
     that of the median over the loads by order statistics (95 % or a little more), which asks nothing of
     the distribution.
+
+    Args:
+        calls: of a file in a row before the next one's turn; 1: each finds the caches filled by another.
     """
     random = np.random.default_rng(0)
     first = {name: values[:1] for name, values in held_out.items()}
@@ -146,11 +149,12 @@ def latency(
         for index in range(WARM_UP + rounds):
             for label in random.permutation(list(paths)):
                 invoke = subjects[str(label)].interpreter.invoke
-                begin = time.perf_counter()
-                invoke()
-                elapsed = (time.perf_counter() - begin) * 1e3
-                if index >= WARM_UP:
-                    taken[str(label)].append(elapsed)
+                for _ in range(calls):
+                    begin = time.perf_counter()
+                    invoke()
+                    elapsed = (time.perf_counter() - begin) * 1e3
+                    if index >= WARM_UP:
+                        taken[str(label)].append(elapsed)
         for label, times in taken.items():
             medians[label].append(float(np.median(times)))
     found = {}
@@ -160,7 +164,8 @@ def latency(
         found[label] = {
             "median_ms": float(np.median(values)),
             "loads": LOADS,
-            "runs": LOADS * rounds,
+            "runs": LOADS * rounds * calls,
+            "calls_in_a_row": calls,
             "ratio": float(np.median(ratios)),
             "ratio_95": [float(ratios[low]), float(ratios[high])],
         }
@@ -174,13 +179,13 @@ def median_interval(count: int) -> tuple[int, int]:
     return low, count - 1 - low
 
 
-def figures(folder: Path, labels: list[str], rounds: int) -> dict[str, dict[str, Any]]:
+def figures(folder: Path, labels: list[str], rounds: int, calls: int) -> dict[str, dict[str, Any]]:
     """Everything about the files LABEL.tflite of one network's folder; the first label is the baseline."""
     paths = {label: folder / f"{label}.tflite" for label in labels}
     with np.load(folder / "held-out.npz") as arrays:
         held_out = {name: arrays[name] for name in arrays.files}
     expected = held_out.pop("expected")
-    times = latency(paths, held_out, labels[0], rounds)
+    times = latency(paths, held_out, labels[0], rounds, calls)
     found = {}
     for label, path in paths.items():
         subject = Subject(path)
