@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -218,6 +219,24 @@ def test_what_is_no_model_is_refused_in_one_line(
         tensorrt_rtx.build(model)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().err == ""
+
+
+@needs_rtx
+def test_a_compiler_that_hangs_or_dies_is_an_error_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt_rtx, "TIME_LIMIT", 0.01)
+    with pytest.raises(EdgeageError, match="did not end within"):
+        tensorrt_rtx.build(b"garbage")
+    monkeypatch.undo()
+    monkeypatch.setattr(tensorrt_rtx.sys, "executable", "/bin/false")
+    with pytest.raises(EdgeageError, match="ended with code 1: it said nothing"):
+        tensorrt_rtx.build(b"garbage")
+
+
+@needs_rtx
+def test_a_build_is_a_process_of_its_own() -> None:
+    """Here, a builder freed by the garbage collector while another one logs would wait for ever."""
+    tensorrt_rtx.build(shipped("encoder", "qdq.onnx"))
+    assert "tensorrt_rtx" not in sys.modules
 
 
 @needs_vela
