@@ -13,9 +13,10 @@ from torch import Tensor
 from edgeage.errors import EdgeageError
 from edgeage.files import read_json
 from edgeage.train import checkpoint as ckpt
+from edgeage.train.networks import build_embedder
 from edgeage.train.stages import Context, Stage
 from edgeage.train.stages.perceptual import build_perceptual
-from edgeage.train.stages.recogniser import build_person_directions
+from edgeage.train.stages.recogniser import UNFADED, build_person_directions
 
 
 def save_run(
@@ -56,6 +57,8 @@ def restore(run: Path, context: Context, without: Collection[str] = ()) -> tuple
         context.networks["perceptual"] = build_perceptual(context)
     if "person_directions" in names:
         context.networks["person_directions"] = build_person_directions(context)
+    if UNFADED in names:
+        context.networks[UNFADED] = build_embedder(context.spec).eval().requires_grad_(False)
     for name in names:
         ckpt.load_into(context.networks[name], state, f"network.{name}", source)
     for name in {key.split(".")[1] for key in state if key.startswith("average.")} - set(without):

@@ -19,7 +19,9 @@ Examples:
   tensorboard --logdir runs"""
 )
 @click.option(
-    "--recipe", required=True, help="A shipped recipe (edge, paper, recogniser, smoke) or a .json file."
+    "--recipe",
+    required=True,
+    help="A shipped recipe (edge, paper, recogniser, recogniser-relu, smoke) or a .json file.",
 )
 @click.option(
     "--data",

@@ -6,6 +6,7 @@ the recogniser of the engines, which starts from the teacher's own weights (FIND
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,33 @@ class MobileFaceNet(nn.Module):
         embedding: Tensor = self.embedding(torch.flatten(hidden, 1))
         return embedding
 
+    def bottlenecks(self, image: Tensor) -> list[Tensor]:
+        """What each linear 1x1 convolution or residual block gives, then the embedding."""
+        layers = list(self.features)
+        found, hidden = [], image
+        for layer, behind in zip(layers, [*layers[1:], None], strict=True):
+            hidden = layer(hidden)
+            pointwise = isinstance(layer, nn.Conv2d) and layer.groups == 1
+            if isinstance(layer, Residual) or (pointwise and not isinstance(behind, Slopes)):
+                found.append(hidden)
+        return [*found, self.embedding(torch.flatten(self.summary(hidden), 1))]
+
+    @torch.no_grad()
+    def tame_slopes(self) -> None:
+        """Bring every slope into [-1, 1]; the embedding stays the same.
+
+        prelu(x, a) = -a prelu(-x, 1 / a): where the negative side is the steeper one, the two sides change
+        places and the factor moves into the convolution behind, with its sign for a > 1. The published slopes
+        reach from -9 to 9, which spoils INT8 codes and stands in the way of a ReLU.
+        """
+        for before, active, behind in self._around_slopes():
+            slope = active.weight
+            wild = slope.abs() > 1
+            sign = torch.where(wild, -torch.ones_like(slope), torch.ones_like(slope))
+            gain = torch.where(wild, -slope, torch.ones_like(slope))
+            active.weight.copy_(torch.where(wild, 1 / slope, slope))
+            _scale_channels(before, behind, sign, gain)
+
     @torch.no_grad()
     def equalise(self, images: Tensor) -> None:
         """Let all channels around each PReLU reach equally far on `images`; the embedding stays the same.
@@ -99,28 +127,36 @@ class MobileFaceNet(nn.Module):
         it to the one behind it (Nagel et al. 2019). Engines store a whole activation in one int8 scale:
         with the published slopes, a few loud channels leave the others a handful of codes.
         """
-        chain = [m for m in self.features.modules() if isinstance(m, nn.Conv2d | Slopes)]
-        chain.append(self.summary)
         reaches: dict[nn.Module, Tensor] = {}
 
         def watch(module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
             reaches[module] = torch.maximum(given[0].abs(), made.abs()).amax((0, 2, 3))
 
-        hooks = [m.register_forward_hook(watch) for m in chain if isinstance(m, Slopes)]
+        hooks = [m.register_forward_hook(watch) for m in self.features.modules() if isinstance(m, Slopes)]
         self(images)
         for hook in hooks:
             hook.remove()
-        for before, active, behind in zip(chain, chain[1:], chain[2:], strict=False):
-            if not isinstance(active, Slopes):
-                continue
-            assert isinstance(before, nn.Conv2d)
-            assert isinstance(behind, nn.Conv2d)
-            assert before.bias is not None
+        for before, active, behind in self._around_slopes():
             reach = reaches[active]
             factor = reach.clamp_min(1e-3 * float(reach.max())) / reach.max()
-            before.weight /= factor.view(-1, 1, 1, 1)
-            before.bias /= factor
-            behind.weight *= factor.view((-1, 1, 1, 1) if behind.groups > 1 else (1, -1, 1, 1))
+            _scale_channels(before, behind, 1 / factor, factor)
+
+    def _around_slopes(self) -> Iterator[tuple[nn.Conv2d, Slopes, nn.Conv2d]]:
+        """Each PReLU with the convolution before it and the one behind it."""
+        chain = [m for m in self.features.modules() if isinstance(m, nn.Conv2d | Slopes)]
+        for before, active, behind in zip(chain, chain[1:], [*chain[2:], self.summary], strict=False):
+            if isinstance(active, Slopes):
+                assert isinstance(before, nn.Conv2d)
+                assert isinstance(behind, nn.Conv2d)
+                yield before, active, behind
+
+
+def _scale_channels(before: nn.Conv2d, behind: nn.Conv2d, made: Tensor, read: Tensor) -> None:
+    """Scale what `before` makes by `made` and what `behind` reads by `read`, channel by channel."""
+    assert before.bias is not None
+    before.weight *= made.view(-1, 1, 1, 1)
+    before.bias *= made
+    behind.weight *= read.view((-1, 1, 1, 1) if behind.groups > 1 else (1, -1, 1, 1))
 
 
 def read_published(path: Path) -> MobileFaceNet:

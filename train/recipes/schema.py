@@ -60,12 +60,14 @@ class Recogniser(Stage, kw_only=True, tag="recogniser"):
     """The net of the engines (FR).
 
     `target` "teacher" distils on real faces and on a share of generated ones; "identities" learns to
-    tell the known persons of the data apart (cosine softmax).
+    tell the known persons of the data apart (cosine softmax). Over the share `fade` of the steps the
+    slopes of its PReLUs go to zero, and what is left are ReLUs; 0 keeps them.
     """
 
     target: Literal["teacher", "identities"] = "teacher"
     generated_share: Share = 0.4
     weight_decay: float = 0.02
+    fade: Share = 0.0
 
 
 class Joint(Stage, kw_only=True, tag="joint"):

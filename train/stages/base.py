@@ -88,7 +88,7 @@ class Stage(ABC):
         betas: tuple[float, float],
         weight_decay: float = 0.0,
     ) -> None:
-        parameters = [parameter for module in modules for parameter in module.parameters()]
+        parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
         self.optimizers[name] = torch.optim.AdamW(parameters, learning_rate, betas, weight_decay=weight_decay)
         self.learning_rates[name] = learning_rate
 

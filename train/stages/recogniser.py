@@ -5,6 +5,8 @@ It never sees the training loss's net, and the training loss never sees it (FIND
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -12,12 +14,14 @@ from torch.nn import functional as F
 
 from edgeage.errors import EdgeageError
 from edgeage.train.batches import degrade, vary_geometry, vary_light
-from edgeage.train.networks.mobilefacenet import MobileFaceNet, start_from
+from edgeage.train.networks.mobilefacenet import MobileFaceNet, Slopes, start_from
 from edgeage.train.recipes.schema import Recogniser
+from edgeage.train.recipes.schema import Stage as Options
 from edgeage.train.stages.base import Context, Phases, Stage, detached
 from edgeage.train.teacher import Teacher, placement
 
 TEMPERATURE = 16.0  # of the cosine softmax over persons
+UNFADED = "unfaded"  # the recogniser as it was before its slopes faded, kept while they do
 
 
 def build_person_directions(context: Context) -> nn.Linear:
@@ -39,6 +43,12 @@ class RecogniserStage(Stage):
             raise EdgeageError("the recogniser is distilled from the teacher; give --teacher")
         super().__init__(context, trained)
         self.options = options
+        embedder = self.trained["embedder"]
+        if options.fade and not (isinstance(embedder, MobileFaceNet) and options.target == "teacher"):
+            raise EdgeageError("only a mobilefacenet that is distilled has slopes to fade; set fade to 0")
+        self.faded = [m for m in embedder.modules() if isinstance(m, Slopes)] if options.fade else []
+        for slopes in self.faded:  # the schedule moves them, not the optimizer
+            slopes.requires_grad_(False)
         self.add_optimizer(
             "embedder", self.trained.values(), options.learning_rate, options.betas, options.weight_decay
         )
@@ -55,10 +65,27 @@ class RecogniserStage(Stage):
         embedder, teacher = self.trained["embedder"], self.context.teacher
         if isinstance(embedder, MobileFaceNet) and teacher and "embedder" not in self.context.learned:
             start_from_teacher(embedder, teacher, self.basis, self.context)
+        if self.faded:
+            assert isinstance(embedder, MobileFaceNet)  # checked above
+            embedder.tame_slopes()
+            embedder.equalise(few_images(self.context))
+            self.context.networks[UNFADED] = copy.deepcopy(embedder).eval().requires_grad_(False)
+
+    def schedule(self, step: int, options: Options) -> None:
+        super().schedule(step, options)
+        if not self.faded:
+            return
+        steps = options.steps * self.options.fade
+        left, before = (max(1 - s / steps, 0.0) for s in (step + 1, step))
+        with torch.no_grad():
+            for slopes in self.faded:
+                slopes.weight *= left / before if before else 0.0
 
     def finish(self) -> None:
         super().finish()
+        self.context.networks.pop(UNFADED, None)
         if isinstance(embedder := self.trained["embedder"], MobileFaceNet):
+            embedder.tame_slopes()
             embedder.equalise(few_images(self.context))
 
     def step(self, step: int, rng: np.random.Generator) -> Phases:
@@ -79,13 +106,34 @@ class RecogniserStage(Stage):
         if made:
             images = torch.cat([images, self.generated(made, rng)])
         targets = torch.from_numpy(self.teacher.embed(images)).to(context.device)
-        embedding = self.trained["embedder"](images.contiguous(memory_format=torch.channels_last))
+        images = images.contiguous(memory_format=torch.channels_last)
+        hints: dict[str, Tensor] = {}
+        if self.faded:
+            embedding, hints["hints"] = self.follow_unfaded(images)
+        else:
+            embedding = self.trained["embedder"](images)
         wanted = F.normalize(targets @ self.basis, dim=1)
         distance = 1 - (F.normalize(embedding, dim=1) * wanted).sum(1)
-        losses = {"real": distance[: len(batch.images)].mean(), "length": excess_length(embedding)}
+        losses = {"real": distance[: len(batch.images)].mean(), "length": excess_length(embedding), **hints}
         if made:
             losses["generated"] = distance[len(batch.images) :].mean()
-        return {**losses, "total": 3 * distance.mean() + 0.1 * losses["length"]}
+        total = 3 * distance.mean() + 0.1 * losses["length"] + sum(hints.values())
+        return {**losses, "total": total}
+
+    def follow_unfaded(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The embedding, and how far each linear layer is from the same net before its slopes faded.
+
+        One number at the end of 27 layers says little to the first of them; with hints on the way (Romero
+        et al. 2015) each block learns to do without slopes by itself.
+        """
+        embedder, unfaded = self.trained["embedder"], self.context.networks[UNFADED]
+        assert isinstance(embedder, MobileFaceNet)
+        assert isinstance(unfaded, MobileFaceNet)
+        with torch.no_grad():
+            wanted = unfaded.bottlenecks(images)
+        found = embedder.bottlenecks(images)
+        errors = [(a - b).pow(2).mean() / b.var() for a, b in zip(found, wanted, strict=True)]
+        return found[-1], torch.stack(errors).mean()
 
     @torch.no_grad()
     def generated(self, count: int, rng: np.random.Generator) -> Tensor:

@@ -105,3 +105,31 @@ def test_the_edge_profile_keeps_to_its_size():
     assert not any(isinstance(module, nn.MaxPool2d) for module in embedder.modules())
     assert isinstance(embedder, MobileFaceNet)
     assert embedder.kept != FULL
+
+
+def wild(size: int = 32) -> MobileFaceNet:
+    torch.manual_seed(3)
+    net = MobileFaceNet(size, 16, ((0,), (), (0,))).eval()
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, Slopes):
+                module.weight.uniform_(-6, 6)
+    return net
+
+
+def test_tamed_slopes_are_gentle_and_change_nothing():
+    net, images = wild(), torch.rand(3, 3, 32, 32) * 2 - 1
+    before = net(images)
+    net.tame_slopes()
+    slopes = torch.cat([m.weight.detach() for m in net.modules() if isinstance(m, Slopes)])
+    assert float(slopes.abs().max()) <= 1
+    assert float(slopes.abs().min()) < 0.9  # some were outside, and came in as their inverse
+    # float32 sums in another order
+    torch.testing.assert_close(net(images), before, rtol=1e-4, atol=1e-5)
+
+
+def test_bottlenecks_end_in_the_embedding():
+    net, images = wild(), torch.rand(2, 3, 32, 32) * 2 - 1
+    found = net.bottlenecks(images)
+    assert len(found) == 3 + 2 + 1  # one linear layer a scale, two residual blocks, the embedding
+    assert torch.equal(found[-1], net(images))
