@@ -66,16 +66,18 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
 
 
 def rectifier(node: onnx.NodeProto, constants: dict[str, NDArray[Any]]) -> str | None:
-    """ "relu", "relu6" (a Clip to 0..6 in ONNX) or "unit" (a Clip to 0..1), else None.
+    """ "relu", "relu6" (a Clip to 0..6 in ONNX) or "mask" (a Clip to 0..c, c at most 1), else None.
 
-    "unit" behind a product with a large constant is a mask: 1 where the input is above 0, else 0.
+    A "mask" stands behind a product with a large constant: c where the input is above 0, else 0.
     """
     if node.op_type == "Relu":
         return "relu"
     if node.op_type == "Clip" and len(node.input) == 3:
         low, high = (constants.get(name) for name in node.input[1:])
         if low is not None and high is not None and low.item() == 0:
-            return {6: "relu6", 1: "unit"}.get(high.item())
+            if 0 < high.item() <= 1:
+                return "mask"
+            return "relu6" if high.item() == 6 else None
     return None
 
 

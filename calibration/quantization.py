@@ -27,8 +27,6 @@ SAME_SCALE = ("Reshape", "Resize", "MaxPool", "AveragePool", "DepthToSpace", "Co
 WEIGHTED = ("Conv", "Gemm")
 # Producers whose kernels clamp their own output, so that a rectifier behind them costs nothing.
 _CLAMPING = ("Conv", "Gemm", "Add", "Mul")
-# A rectifier to 0..1 ends at the last code, so that saturation is its upper clamp.
-UNIT_SCALE = np.float32(1 / 127)
 # Integer kernels want input_scale * weight_scale / output_scale above 2^-32, and the int32 bias
 # in units of input_scale * weight_scale must not overflow.
 _LEAST_RESCALE = 2.0**-30
@@ -127,9 +125,19 @@ class Quantization:
             bias_scales=(units * given).astype(np.float32),
         )
 
-    def constant(self, tensor: str) -> tuple[NDArray[np.int8], np.float32]:
-        """Codes and scale of a constant operand of Add, Sub or Mul."""
+    def constant(self, node: onnx.NodeProto, tensor: str) -> tuple[NDArray[np.int8], np.float32]:
+        """Codes and scale of a constant operand of an Add, Sub or Mul.
+
+        The steep factor of a mask becomes the least that brings the first code above 0 to the mask's
+        upper end: kernels take no factor that is much larger.
+        """
         values = self.view.constants[tensor]
+        own = node.output[0]
+        if own in self.fused and self.fused[own][1] == "mask" and node.op_type == "Mul" and values.size == 1:
+            (other,) = (name for name in node.input if name != tensor)
+            least = np.float32(_upper_end(self.view, self.fused[own][0]) / self.scale(other))
+            if values.item() > least:
+                values = np.full_like(values, least)
         scale = symmetric_scale(float(values.min()), float(values.max()))
         return np.clip(np.rint(values / scale), -127, 127).astype(np.int8), scale
 
@@ -163,7 +171,7 @@ def decide(
     fused = fuse_rectifiers(view)
     plan = frozenset(floats)
     # a mask's upper clamp is the saturation of its codes, so it stays int8
-    plan -= {name for mask, (unit, kind) in fused.items() if kind == "unit" for name in (mask, unit)}
+    plan -= {name for steep, (mask, kind) in fused.items() if kind == "mask" for name in (steep, mask)}
     plan |= {fused[name][0] for name in plan if name in fused}
     plan |= {name for name, (rectified, _) in fused.items() if rectified in plan}
     for node in view.nodes:
@@ -192,12 +200,13 @@ def decide(
             # a condition (one-hot): its 1 gets a code of its own, whatever it shares the scale with
             of_root[root[name]] = np.float32(1 / max(int(1 / of_root[root[name]]), 1))
     for name, kind in fused.values():
-        if kind == "unit":
+        if kind == "mask":
             if sum(root[other] == root[name] for other in stored) > 1:
                 raise EdgeageError(
                     f"tensor {name} is a mask and shares its scale with others; separate the two"
                 )
-            of_root[root[name]] = UNIT_SCALE
+            # it ends at the last code, so that saturation is its upper clamp
+            of_root[root[name]] = np.float32(_upper_end(view, name) / 127)
     settled = set(fixed)
     for node in view.nodes:
         if node.op_type != "LeakyRelu" or node.output[0] in plan:
@@ -213,6 +222,10 @@ def decide(
             settled.add(made)
     scales = {name: of_root[root[name]] for name in stored}
     return Quantization(view, scales, fused, plan, corrections or {})
+
+
+def _upper_end(view: GraphView, mask: str) -> float:
+    return float(view.constants[view.producer[mask].input[2]].item())
 
 
 def _touched(view: GraphView, name: str, floats: frozenset[str]) -> bool:

@@ -47,6 +47,7 @@ class Build:
         quality: as measured on the validation images.
         operators: names and counts in the INT8 TFLite file.
         compilers: their reports, see `edgeage.export.compilers.gates`.
+        packed: whether the bundle holds it in the packed files alone.
     """
 
     spec: EngineSpec
@@ -56,9 +57,10 @@ class Build:
     quality: Quality
     operators: dict[str, int] = field(default_factory=dict)
     compilers: dict[str, Any] = field(default_factory=dict)
+    packed: bool = False
 
     def path(self, flavour: str) -> str:
-        return f"engines/{self.spec.name}.{flavour}"
+        return f"engines/{'packed' if self.packed else self.spec.name}.{flavour}"
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Contents:
         evaluation: the judges' report on this checkpoint, with its text under "text"; None: not run.
         packed: by flavour, a file with every engine under its own signature.
         parity: the chain from torch to each engine file, see `edgeage.export.bundle_check.record`.
+        refinement: the manifest's, see `edgeage.runtime.manifest`.
     """
 
     name: str
@@ -89,10 +92,16 @@ class Contents:
     evaluation: dict[str, Any] | None = None
     parity: dict[str, Any] = field(default_factory=dict)
     packed: dict[str, bytes] = field(default_factory=dict)
+    refinement: dict[str, Any] = field(default_factory=dict)
 
     def engine_files(self) -> dict[str, bytes]:
         """Every engine file by its path in the bundle, the packed ones last."""
-        files = {build.path(flavour): data for build in self.builds for flavour, data in build.files.items()}
+        files = {
+            build.path(flavour): data
+            for build in self.builds
+            if not build.packed
+            for flavour, data in build.files.items()
+        }
         return {**files, **{f"engines/packed.{flavour}": data for flavour, data in self.packed.items()}}
 
     def operators(self) -> dict[str, dict[str, int]]:
@@ -137,7 +146,7 @@ def _manifest(folder: Path, contents: Contents) -> Manifest:
         profile=contents.profile,
         frame_keypoints=FRAMES[contents.profile.frame],
         engines={build.spec.name: engine_entry(build) for build in contents.builds},
-        refinement={"steps": 0, "note": "no refine engine yet: z is the encoder's output"},
+        refinement=contents.refinement,
         files={path.relative_to(folder).as_posix(): sha256(path) for path in paths},
         lineage={
             "checkpoint": contents.checkpoint,

@@ -104,11 +104,12 @@ def shared_graphs(profile: Profile) -> dict[str, str]:
 def open_forms(bundle: Bundle, checkpoint: Checkpoint | None) -> dict[str, Forms]:
     """All forms of all engines; EdgeageError for another checkpoint or a file that does not load."""
     manifest = bundle.manifest
+    weight = manifest.refinement.get("pixel_weight")
     before: dict[str, Forms] = {}
     if checkpoint is not None:
         check_checkpoint(manifest, checkpoint.sha256)
-        before = checkpoint_forms(checkpoint.networks, engine_specs(manifest.profile))
-    files = bundle_forms(manifest.engines, shared_graphs(manifest.profile), bundle.read)
+        before = checkpoint_forms(checkpoint.networks, engine_specs(manifest.profile), None, weight)
+    files = bundle_forms(manifest.engines, shared_graphs(manifest.profile), bundle.read, weight)
     return {name: {**before.get(name, {}), **forms} for name, forms in files.items()}
 
 
@@ -164,6 +165,7 @@ def record(
     golden: Golden,
     faces: Pixels,
     judges: Judges | None = None,
+    pixel_weight: float | None = None,
 ) -> dict[str, Any]:
     """The manifest's `parity`: what `edgeage verify` will measure again.
 
@@ -172,11 +174,12 @@ def record(
         entries, read: engines of the bundle that is being made and the bytes of its files by path.
         golden: arrays of golden.npz.
         faces: aligned, uint8 [n, S, S, 3]; a few are enough.
+        pixel_weight: of the refine engines, if there are any.
     """
     specs = engine_specs(checkpoint.profile)
-    before = checkpoint_forms(checkpoint.networks, specs, exported)
+    before = checkpoint_forms(checkpoint.networks, specs, exported, pixel_weight)
     networks = {name: spec.network for name, spec in specs.items()}
-    files = bundle_forms(entries, networks, read)
+    files = bundle_forms(entries, networks, read, pixel_weight)
     forms = {name: {**before[name], **files[name]} for name in files}
     groups = checkpoint.profile.groups
     made = make_faces(forms, faces, len(groups))

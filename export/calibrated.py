@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import overload
 
 import numpy as np
@@ -23,17 +23,26 @@ from edgeage.export.onnx_graph import compare, export_onnx, probe, with_batch
 from edgeage.export.phase import decompose
 from edgeage.export.progress import Clock, Steps
 from edgeage.export.qdq import to_qdq
+from edgeage.export.refine.calibrate import (
+    RefineCalibration,
+    RefinementSettings,
+    calibrate_refinement,
+    starting_points,
+)
+from edgeage.export.refine.rules import NoReverseRule
 from edgeage.groups import one_hot
 from edgeage.train.checkpoint import Checkpoint
 
 Images = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+NETWORKS = ("encoder", "embedder", "generator")
 LARGEST = 600  # images to calibrate with when their number is left to the stability test
 SELECTION = 60  # images on which the calibrators are compared
 CHECK = 120  # images that check the finished engines, at most
 # Of the generator's calibration inputs, one in so many has its latent from the prior N(0, I): refinement
 # and latent edits leave the places where the encoder puts faces.
 _PRIOR_EVERY = 4
+REFINED, REFINED_SELECTION = 20, 6  # faces that calibrate the refinement step, and that compare calibrators
 
 
 @dataclass(frozen=True)
@@ -45,12 +54,14 @@ class Options:
         calibrator: see `edgeage.calibration.choose.calibrate_network`.
         target_db: output SQNR that a network must reach, by leaving layers in float32 if it must; None: any.
         seed: of the pick of the images and of the prior's latents.
+        refinement: what the refine engine minimises, and its defaults.
     """
 
     count: int | None = None
     calibrator: str = AUTO
     target_db: float | None = None
     seed: int = 0
+    refinement: RefinementSettings = field(default_factory=RefinementSettings)
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,7 @@ class Calibration:
         fingerprint: of all calibration images, see `edgeage.calibration.samples.content_fingerprint`.
         used: float32 [n, 3, S, S], calibration images, with their groups int64 [n].
         check: float32 [m, 3, S, S], images that only check the engines, with their groups.
+        refinement: of the refinement step, or why there is none.
     """
 
     specs: dict[str, EngineSpec]
@@ -78,6 +90,7 @@ class Calibration:
     fingerprint: str
     used: tuple[Floats, NDArray[np.int64]]
     check: tuple[Floats, NDArray[np.int64]]
+    refinement: RefineCalibration | str
 
 
 def calibrate_checkpoint(
@@ -108,13 +121,13 @@ def calibrate_checkpoint(
         data_fingerprint=fingerprint,
         names=profile.groups,
     )
-    selected, check = _parts(images, groups, chosen, held_out, options.seed)
+    (selected, selected_groups), check = _parts(images, groups, chosen, held_out, options.seed)
     order = samples.interleaved(groups[chosen.calibration], options.seed)
     pixels, their_groups = images[chosen.calibration][order], groups[chosen.calibration][order]
 
     graphs: dict[str, onnx.ModelProto] = {}
     exported: dict[str, onnx.ModelProto] = {}
-    networks = {spec.network: spec for spec in specs.values() if spec.name == spec.network}
+    networks = {name: specs[name] for name in NETWORKS}
     for spec in steps.track(networks.values(), len(networks), "float ONNX"):
         graphs[spec.name], exported[spec.name] = _float_graph(checkpoint, spec)
     clock.lap("float ONNX")
@@ -161,6 +174,26 @@ def calibrate_checkpoint(
         )
         clock.lap(f"calibrate {network}")
     graphs["generator_all"] = _batched(graphs["generator"], specs["generator_all"])
+    some = np.linspace(0, len(selected) - 1, min(REFINED_SELECTION, len(selected))).astype(int)
+    try:
+        found_step = calibrate_refinement(
+            graphs["generator"],
+            graphs["embedder"],
+            tables,
+            refinement_starts(graphs, network_images(pixels[:REFINED]), their_groups[:REFINED], count),
+            refinement_starts(graphs, network_images(selected[some]), selected_groups[some], count),
+            to_qdq,
+            options.refinement,
+            fingerprint=samples.content_fingerprint(pixels[:REFINED]),
+            track=lambda items, total: steps.track(items, total, "calibrate refine"),
+        )
+        refinement: RefineCalibration | str = found_step
+        graphs["refine"], tables["refine"] = found_step.graph, found_step.table
+        graphs["refine_batch"] = _batched(found_step.graph, specs["refine_batch"])
+    except NoReverseRule as reason:
+        refinement = str(reason)
+        specs = {name: spec for name, spec in specs.items() if spec.network != "refine"}
+    clock.lap("calibrate refine")
     return Calibration(
         specs=specs,
         graphs=graphs,
@@ -171,7 +204,18 @@ def calibrate_checkpoint(
         fingerprint=samples.content_fingerprint(pixels),
         used=(network_images(pixels), their_groups),
         check=check,
+        refinement=refinement,
     )
+
+
+def refinement_starts(
+    graphs: Mapping[str, onnx.ModelProto], images: Floats, groups: NDArray[np.int64], count: int
+) -> list[Feeds]:
+    """Where refinement of each image [n, 3, S, S] of a known age group begins."""
+    encode, embed = session(graphs["encoder"]), session(graphs["embedder"])
+    latents = [encode.run(None, {"image": image[None]})[0] for image in images]
+    targets = [embed.run(None, {"image": image[None]})[0] for image in images]
+    return starting_points(latents, one_hot(groups, count), targets, images)
 
 
 def network_images(images: Images) -> Floats:
@@ -209,14 +253,18 @@ def _parts(
     chosen: samples.Samples,
     held_out: tuple[Images, NDArray[np.int64]] | None,
     seed: int,
-) -> tuple[Images, tuple[Floats, NDArray[np.int64]]]:
-    """The images that select, and those that check with their groups; they share none."""
+) -> tuple[tuple[Images, NDArray[np.int64]], tuple[Floats, NDArray[np.int64]]]:
+    """The images that select and those that check, with their groups; they share none."""
     if held_out:
         rows = samples.balanced(held_out[1], CHECK, seed)
-        return images[chosen.validation], (network_images(held_out[0][rows]), held_out[1][rows])
+        selection, check = chosen.validation, rows
+        return (images[selection], groups[selection]), (
+            network_images(held_out[0][check]),
+            held_out[1][check],
+        )
     rest = chosen.validation[samples.interleaved(groups[chosen.validation], seed)]
     selection, check = np.split(rest, [max(len(rest) // 3, 1)])
-    return images[selection], (network_images(images[check]), groups[check])
+    return (images[selection], groups[selection]), (network_images(images[check]), groups[check])
 
 
 def _float_graph(checkpoint: Checkpoint, spec: EngineSpec) -> tuple[onnx.ModelProto, onnx.ModelProto]:

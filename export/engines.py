@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeage.profile import Profile
-from edgeage.runtime.manifest import Port
+from edgeage.runtime.manifest import REFINE_BATCH, Port
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class EngineSpec:
 
     Attributes:
         name: as in the manifest.
-        network: which network of the checkpoint it is.
+        network: which network of the checkpoint it is; "refine" is made of two.
         signature: of its TFLite files.
         inputs, outputs: float32, NCHW; the first size is the static batch.
     """
@@ -31,7 +31,11 @@ class EngineSpec:
 
 
 def engine_specs(profile: Profile) -> dict[str, EngineSpec]:
-    """Every engine of a bundle by name; generator_all makes all age groups in one call."""
+    """Every engine of a bundle by name.
+
+    generator_all makes all age groups in one call; refine is a step of latent refinement, refine_batch the
+    same for several faces. A bundle whose networks have no reverse pass lacks the last two.
+    """
     groups = len(profile.groups)
 
     def image(batch: int) -> Port:
@@ -43,10 +47,19 @@ def engine_specs(profile: Profile) -> dict[str, EngineSpec]:
 
     z = Port("z", (1, profile.latent_size))
     embedding = Port("embedding", (1, profile.embedding_size))
+
+    def refine(name: str, batch: int) -> EngineSpec:
+        latent, target = Port("z", (batch, *z.shape[1:])), Port("target", (batch, *embedding.shape[1:]))
+        inputs = latent, Port("y", (batch, groups)), target, image(batch)
+        outputs = Port("gradient", latent.shape), Port("embedding", target.shape)
+        return EngineSpec(name, "refine", name, inputs, outputs)
+
     specs = [
         EngineSpec("encoder", "encoder", "encode", (image(1),), (z,)),
         EngineSpec("embedder", "embedder", "embed", (image(1),), (embedding,)),
         generator("generator", "generate", 1),
         generator("generator_all", "generate_all", groups),
+        refine("refine", 1),
+        refine("refine_batch", REFINE_BATCH),
     ]
     return {spec.name: spec for spec in specs}

@@ -17,6 +17,8 @@ from edgeage.calibration.observers import Feeds, session
 from edgeage.errors import EdgeageError
 from edgeage.export.engines import EngineSpec
 from edgeage.export.onnx_graph import trace, with_batch
+from edgeage.export.refine.graph import INPUTS, refine_graph
+from edgeage.export.verify import REFINE
 from edgeage.runtime.engines.litert import TfliteEngine
 from edgeage.runtime.manifest import EngineEntry, EngineFile, Port
 
@@ -38,7 +40,10 @@ _FORM_OF = {
 
 
 def bundle_forms(
-    entries: Mapping[str, EngineEntry], networks: Mapping[str, str], read: Callable[[str], bytes]
+    entries: Mapping[str, EngineEntry],
+    networks: Mapping[str, str],
+    read: Callable[[str], bytes],
+    pixel_weight: float | None = None,
 ) -> dict[str, Forms]:
     """The forms that a bundle's files are, by engine.
 
@@ -46,6 +51,7 @@ def bundle_forms(
         entries: of the manifest.
         networks: engine -> engine of batch 1 whose float graph it shares (generator_all -> generator).
         read: bytes of a file by its path in the bundle.
+        pixel_weight: of the refine engines, whose float graph is made again from those of G and FR.
 
     A second file of the same kind is named with it: "int8 (all.tflite)". Raises EdgeageError if a file does
     not load or has other ports than the manifest says.
@@ -64,24 +70,45 @@ def bundle_forms(
             if float_file is not None:
                 model = _load(read(float_file.file), float_file.file)
                 forms["onnx"] = onnx_form(with_batch(model, entry.inputs[0].shape[0]), entry, float_file.file)
+        if name in REFINE and pixel_weight is not None:
+            forms["onnx"] = _float_refinement(entries, read, pixel_weight, entry)
         found[name] = forms
     return found
+
+
+def _float_refinement(
+    entries: Mapping[str, EngineEntry], read: Callable[[str], bytes], pixel_weight: float, entry: EngineEntry
+) -> Form:
+    graphs = []
+    for network in ("generator", "embedder"):
+        path = next((f.file for f in entries[network].files if _FORM_OF.get(_kind(f)) == "onnx"), None)
+        if path is None:
+            raise EdgeageError(f"the bundle has no float ONNX of the {network}; export it again")
+        graphs.append(_load(read(path), path))
+    model = refine_graph(graphs[0], graphs[1], pixel_weight)
+    return onnx_form(with_batch(model, entry.inputs[0].shape[0]), entry, "the refinement step")
 
 
 def checkpoint_forms(
     networks: Mapping[str, torch.nn.Module],
     specs: Mapping[str, EngineSpec],
     exported: Mapping[str, onnx.ModelProto] | None = None,
+    pixel_weight: float | None = None,
 ) -> dict[str, Forms]:
     """The forms that come before a bundle, by engine.
 
     Args:
         networks: of the checkpoint, in eval mode.
         exported: what torch's exporter wrote for each network, if it ran already; it runs here otherwise.
+        pixel_weight: of the refine engines, if the bundle has them.
     """
     graphs = dict(exported or {})
     found: dict[str, Forms] = {}
     for spec in specs.values():
+        if spec.network == "refine":
+            if pixel_weight is not None:
+                found[spec.name] = {"torch": _autograd(networks, pixel_weight)}
+            continue
         network = networks[spec.network]
         if spec.network not in graphs:
             single = next(one for one in specs.values() if one.name == spec.network)
@@ -92,6 +119,26 @@ def checkpoint_forms(
             "exported": one_by_one(graphs[spec.network], spec.outputs),
         }
     return found
+
+
+def _autograd(networks: Mapping[str, torch.nn.Module], pixel_weight: float) -> Form:
+    """The refinement step by torch's own derivatives: what the reverse rules are measured against."""
+
+    def run(feeds: Feeds) -> Outputs:
+        import torch
+
+        z, y, target, image = (torch.from_numpy(feeds[name]) for name in INPUTS)
+        z = z.clone().requires_grad_()
+        made = networks["generator"](z, y)
+        embedding = networks["embedder"](made)
+        pixels = (made - image).pow(2).mean((1, 2, 3))
+        loss = (embedding - target).pow(2).sum(1) + pixel_weight * pixels
+        (gradient,) = torch.autograd.grad(loss.sum(), z)
+        # in the units of `edgeage.export.refine.graph`
+        unit = made[0].numel() / (2 * pixel_weight)
+        return {"gradient": (gradient * unit).numpy(), "embedding": embedding.detach().numpy()}
+
+    return run
 
 
 def torch_form(network: torch.nn.Module, outputs: tuple[Port, ...]) -> Form:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
 
 OPSET = 18
-# The closed set: what every writer knows. "Clip" only to 0..6 or 0..1, "ReduceMean" only over height and
+# The closed set: what every writer knows. "Clip" only to 0..6 or as a mask, "ReduceMean" only over height and
 # width, "Pad" only with zeros around images.
 OPERATORS = frozenset(
     {"Conv", "Gemm", "LeakyRelu", "Relu", "Clip", "Tanh", "Add", "Sub", "Mul", "Concat"}
@@ -173,8 +173,11 @@ def check_operators(model: onnx.ModelProto) -> None:
 
 
 def compare(model: onnx.ModelProto, feeds: Arrays, wanted: NDArray[np.float32], step: str) -> float:
-    """Largest difference to `wanted`, relative to its largest value; EdgeageError beyond TOLERANCE."""
-    (got,) = session(model).run(None, dict(feeds))
+    """Largest difference of the first output to `wanted`, as a share of its largest value.
+
+    Raises EdgeageError beyond `TOLERANCE`.
+    """
+    got = session(model).run(None, dict(feeds))[0]
     difference = float(np.abs(got - wanted).max() / max(float(np.abs(wanted).max()), 1e-6))
     if not difference <= TOLERANCE:
         raise EdgeageError(

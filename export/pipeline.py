@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,14 @@ from edgeage.calibration.ranges import RangeTable
 from edgeage.export import bundle_check, end_to_end, verify
 from edgeage.export.bundle import Build, Contents, check_target, engine_entry, write_bundle
 from edgeage.export.calibrated import (
+    NETWORKS,
     Calibration,
     Floats,
     Images,
     Options,
     calibrate_checkpoint,
     latent_feeds,
+    refinement_starts,
 )
 from edgeage.export.compilers.gates import gate as compile_gates
 from edgeage.export.engines import EngineSpec
@@ -32,12 +34,15 @@ from edgeage.export.lint import require_clean
 from edgeage.export.model_card import data_terms
 from edgeage.export.progress import Clock, Steps
 from edgeage.export.qdq import to_qdq
+from edgeage.export.refine.calibrate import RefinementSettings, snapped, trajectories
 from edgeage.export.tflite.lowering import IO, pack, to_tflite
 from edgeage.groups import one_hot
 from edgeage.runtime.manifest import Manifest
 from edgeage.train.checkpoint import Checkpoint
 
 _TFLITE_IO: dict[str, IO] = {"int8.tflite": "int8", "int8-float-io.tflite": "float32"}
+PACKED = ("refine_batch",)  # engines that are in the packed files alone
+REFINE_CHECK = 24  # faces whose trajectories check the refine engine
 PARITY_FACES = 12  # whole faces in the manifest's parity; `edgeage verify` takes any number
 
 
@@ -100,6 +105,7 @@ def export_bundle(
     Raises EdgeageError on bad input or if an engine fails a gate; `out` is then as it was.
     """
     clock = Clock()
+    options = options or Options()
     check_target(out, force=force)
     with Steps(quiet=quiet) as steps:
         calibration = calibrate_checkpoint(
@@ -107,7 +113,7 @@ def export_bundle(
             images,
             groups,
             fingerprint=fingerprint,
-            options=options or Options(),
+            options=options,
             held_out=held_out,
             steps=steps,
             clock=clock,
@@ -121,7 +127,10 @@ def export_bundle(
         golden: dict[str, NDArray[Any]] = {}
         for spec in specs.values():
             graph, table = graphs[spec.name], tables[spec.network]
-            feeds_list = _validation_feeds(spec, to_validate, unseen, checkpoint.profile.groups)
+            if spec.network == "refine":
+                feeds_list = _refine_feeds(spec, calibration, options, len(checkpoint.profile.groups))
+            else:
+                feeds_list = _validation_feeds(spec, to_validate, unseen, checkpoint.profile.groups)
             tracked = steps.track(feeds_list, len(feeds_list), f"write and verify {spec.name}")
             build = _build(spec, graph, table, card, tracked)
             builds.append(build)
@@ -135,12 +144,15 @@ def export_bundle(
             mean_faces(*calibration.used, len(checkpoint.profile.groups)),
         )
         clock.lap("measure end to end")
-        parity = _parity(checkpoint, calibration, builds, golden, judges)
-        clock.lap("parity chain")
         packed = {
             flavour: pack([(build.quantization, build.spec.signature) for build in builds], io, card)
             for flavour, io in _TFLITE_IO.items()
         }
+        refinement = _refinement(calibration, options.refinement)
+        parity = _parity(
+            checkpoint, calibration, builds, packed, golden, judges, refinement.get("pixel_weight")
+        )
+        clock.lap("parity chain")
 
     contents = Contents(
         name=name,
@@ -164,6 +176,7 @@ def export_bundle(
         whole=whole,
         evaluation=evaluation,
         parity=parity,
+        refinement=refinement,
     )
     manifest = write_bundle(out, contents, force=force)
     clock.lap("write the bundle")
@@ -175,12 +188,15 @@ def _parity(
     checkpoint: Checkpoint,
     calibration: Calibration,
     builds: list[Build],
+    packed: dict[str, bytes],
     golden: dict[str, NDArray[Any]],
     judges: Judges | None,
+    pixel_weight: float | None,
 ) -> dict[str, Any]:
     """The chain from torch to each engine file, for the manifest."""
     faces, _ = calibration.check
     content = {build.path(flavour): data for build in builds for flavour, data in build.files.items()}
+    content.update({f"engines/packed.{flavour}": data for flavour, data in packed.items()})
     return bundle_check.record(
         checkpoint,
         calibration.exported,
@@ -189,7 +205,19 @@ def _parity(
         golden,
         to_pixels(faces[:: max(len(faces) // PARITY_FACES, 1)][:PARITY_FACES]),  # sorted by age, often
         judges,
+        pixel_weight,
     )
+
+
+def _refinement(calibration: Calibration, settings: RefinementSettings) -> dict[str, Any]:
+    """The manifest's `refinement`: the host's defaults, and which recogniser its targets must come from."""
+    if isinstance(calibration.refinement, str):
+        return {"steps": 0, "note": f"no refine engine: {calibration.refinement}"}
+    return {
+        **asdict(settings),
+        "embedder": calibration.tables["embedder"].network,
+        "note": "z is the encoder's output, refined in fixed steps towards the face's own embedding",
+    }
 
 
 def mean_faces(images: Floats, groups: NDArray[np.int64], count: int) -> Floats:
@@ -207,12 +235,12 @@ def golden_vectors(build: Build, graph: onnx.ModelProto, feed: Feeds) -> dict[st
     engine = build.spec.name
     codes = {port: verify.to_codes(value, build.quantization.scale(port)) for port, value in feed.items()}
     int8_outputs = verify.TfliteFile(build.files["int8.tflite"], build.spec.signature).run(codes)
-    (output,) = build.quantization.view.outputs
+    names = build.quantization.view.outputs
     return {
         **{f"{engine}/in/{port}": value for port, value in feed.items()},
-        f"{engine}/out/{output}": session(graph).run(None, dict(feed))[0],
+        **dict(zip([f"{engine}/out/{n}" for n in names], session(graph).run(names, dict(feed)), strict=True)),
         **{f"{engine}.int8/in/{port}": value for port, value in codes.items()},
-        f"{engine}.int8/out/{output}": int8_outputs[output],
+        **{f"{engine}.int8/out/{name}": int8_outputs[name] for name in names},
     }
 
 
@@ -229,9 +257,11 @@ def _build(
             flavour: to_tflite(quantization, spec.signature, io, {**card, "engine": spec.name, **chain})
             for flavour, io in _TFLITE_IO.items()
         },
-        "qdq.onnx": twin.SerializeToString(),
     }
-    if spec.name == spec.network:  # the batched form has the same weights; runtimes call batch 1 instead
+    packed = spec.name in PACKED
+    if not packed:
+        files["qdq.onnx"] = twin.SerializeToString()
+    if spec.name in NETWORKS:  # the batched form has the same weights; runtimes call batch 1 instead
         files["onnx"] = graph.SerializeToString()
     operators: dict[str, int] = {}
     for flavour, io in _TFLITE_IO.items():
@@ -250,7 +280,24 @@ def _build(
     )
     verify.gate(spec.name, quality)
     compilers = compile_gates(spec.name, files, all_int8=not table.floats)
-    return Build(spec, quantization, table.network, files, quality, operators, compilers)
+    return Build(spec, quantization, table.network, files, quality, operators, compilers, packed)
+
+
+def _refine_feeds(
+    spec: EngineSpec, calibration: Calibration, options: Options, groups: int
+) -> Sequence[Feeds]:
+    """Trajectories of checking faces, at the latents that an INT8 engine sees."""
+    graph, table = calibration.graphs["refine"], calibration.tables["refine"]
+    images, their_groups = calibration.check
+    some = np.linspace(0, len(images) - 1, min(REFINE_CHECK, len(images))).astype(int)
+    starts = refinement_starts(calibration.graphs, images[some], their_groups[some], groups)
+    quantization = decide(graph, table.ranges, corrections=table.corrections, floats=table.floats)
+    met = trajectories(session(graph), starts, options.refinement)
+    feeds = [snapped(quantization, feed) for feed in met]
+    batches = [
+        feeds[start :: len(feeds) // spec.batch][: spec.batch] for start in range(len(feeds) // spec.batch)
+    ]
+    return [{name: np.concatenate([f[name] for f in batch]) for name in batch[0]} for batch in batches]
 
 
 def _validation_feeds(

@@ -70,7 +70,7 @@ class _Rewrite:
             for index, name in enumerate(node.input):
                 if name in self.view.constants:
                     copy.input[index] = self._constant(
-                        f"{node.output[0]}.operand{index}", *self.quantization.constant(name)
+                        f"{node.output[0]}.operand{index}", *self.quantization.constant(node, name)
                     )
         output = node.output[0]
         if not self.quantization.is_stored(output):

@@ -32,6 +32,10 @@ from edgeage.runtime.manifest import Port
 MAX_LSB = {"encoder": (2, 2), "embedder": (4, 8), "generator": (4, 8), "generator_all": (4, 8)}
 # Below this the INT8 engine is no longer the same network, whatever its twin says.
 MIN_COSINE = 0.9
+# A gradient is held by its direction alone: one mask that flips changes many codes. Least mean cosine over
+# the inputs, to the float gradient and of the INT8 file to its twin.
+MIN_GRADIENT_COSINE = 0.85
+REFINE = ("refine", "refine_batch")
 
 _OPERATOR_NAMES = {value: name for name, value in vars(schema.BuiltinOperator).items() if name.isupper()}
 _FORBIDDEN = ("TRANSPOSE", "CUSTOM", "DEPTH_TO_SPACE")
@@ -49,7 +53,8 @@ class Quality:
         sqnr_db: energy of the float output over that of the INT8 error, over all inputs.
         sqnr_varying_db: the same for the part of the output that differs between inputs; far below
             sqnr_db if the network says nearly the same of every input, below 0 if INT8 drowns the rest.
-        cosine: mean cosine between float and INT8 outputs.
+        cosine, cosine_min: between float and INT8 outputs, mean and least over the inputs.
+        twin_cosine: mean cosine between the outputs of the INT8 file and of its Q/DQ twin.
         psnr_db: for images in [-1, 1] (peak 2), else None.
     """
 
@@ -61,6 +66,8 @@ class Quality:
     sqnr_db: float
     sqnr_varying_db: float
     cosine: float
+    cosine_min: float
+    twin_cosine: float
     psnr_db: float | None
 
     def to_dict(self) -> dict[str, float]:
@@ -141,8 +148,8 @@ def measure(
     float_io_file: TfliteFile,
     feeds: Iterable[Feeds],
 ) -> Quality:
-    """Compare the four forms of an engine over `feeds` (contract form: float32 NCHW)."""
-    (output,) = quantization.view.outputs
+    """Compare the four forms of an engine's first output over `feeds` (contract form: float32 NCHW)."""
+    output = quantization.view.outputs[0]
     scale = quantization.scale(output)
     reference, twin = session(float_model), session(qdq_model)
     signal = noise = 0.0
@@ -151,6 +158,7 @@ def measure(
     count = elements = 0
     worst_io = 0.0
     cosines: list[float] = []
+    twins: list[float] = []
     for feed in feeds:
         exact = reference.run(None, dict(feed))[0]
         expected = to_codes(twin.run(None, dict(feed))[0], scale).astype(np.int32)
@@ -164,6 +172,7 @@ def measure(
         total += exact
         noise += float(np.square(exact - values).sum())
         cosines.append(cosine(exact, values))
+        twins.append(cosine(expected * float(scale), values))
         elements += exact.size
         count += 1
     if count == 0:
@@ -178,12 +187,22 @@ def measure(
         sqnr_db=decibel(signal, noise),
         sqnr_varying_db=decibel(signal - float(np.square(total).sum()) / count, noise),
         cosine=float(np.mean(cosines)),
+        cosine_min=min(cosines),
+        twin_cosine=float(np.mean(twins)),
         psnr_db=decibel(4.0 * elements, noise) if is_image else None,
     )
 
 
 def gate(engine: str, quality: Quality) -> None:
     """EdgeageError if the engine's numbers are not those that its range table asks for."""
+    if engine in REFINE:
+        if not min(quality.cosine, quality.twin_cosine) >= MIN_GRADIENT_COSINE:
+            raise EdgeageError(
+                f"the INT8 {engine} step has gradients of cosine {quality.cosine:.3f} to the float ones and "
+                f"{quality.twin_cosine:.3f} to its Q/DQ twin's, at least {MIN_GRADIENT_COSINE} is needed; "
+                "no bundle was written"
+            )
+        return
     usual, largest = MAX_LSB[engine]
     worst = max(quality.lsb_max, quality.float_io_lsb_max)
     if quality.lsb_p999 > usual or worst > largest:

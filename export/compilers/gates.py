@@ -9,7 +9,8 @@ from edgeage.errors import EdgeageError
 from edgeage.export.compilers import tensorrt_rtx, vela, xnnpack
 
 # Engines that must run on the NPU and in XNNPACK as a whole, if their plan is all INT8.
-WHOLE = ("encoder", "embedder", "generator", "generator_all")
+WHOLE = ("encoder", "embedder", "generator", "generator_all", "refine", "refine_batch")
+FOR_CPUS = ("refine_batch",)  # NPUs compute one face at a time
 
 
 def gate(engine: str, files: Mapping[str, bytes], *, all_int8: bool) -> dict[str, Any]:
@@ -33,17 +34,22 @@ def gate(engine: str, files: Mapping[str, bytes], *, all_int8: bool) -> dict[str
                 f"XNNPACK splits {engine}.{flavour} into {found.partitions} partitions and leaves {left}; "
                 "no bundle was written"
             )
-    if vela.executable() is None:
+    if engine in FOR_CPUS:
+        reports["vela"] = {"not run": "several faces at once are for CPUs"}
+    elif vela.executable() is None:
         reports["vela"] = {"not run": f"ethos-u-vela is not installed; {vela.INSTALL}"}
     else:
-        compiled = vela.compile_tflite(files["int8.tflite"])
+        cache = vela.SMALLER_CACHE if engine == "refine" else None
+        compiled = vela.compile_tflite(files["int8.tflite"], cache=cache)
         reports["vela"] = compiled.to_dict()
         if strict and compiled.cpu_operators:
             raise EdgeageError(
                 f"vela leaves {compiled.cpu_operators} operators of the {engine} on the CPU: "
                 f"{'; '.join(compiled.refused)}; no bundle was written"
             )
-    if tensorrt_rtx.available():
+    if "qdq.onnx" not in files:
+        reports["tensorrt-rtx"] = {"not run": "the bundle has no Q/DQ graph of this engine"}
+    elif tensorrt_rtx.available():
         reports["tensorrt-rtx"] = tensorrt_rtx.build(files["qdq.onnx"]).to_dict()
     else:
         missing = f"TensorRT for RTX is not installed; {tensorrt_rtx.INSTALL}"

@@ -37,13 +37,14 @@ VERSIONS = {
     OP.RELU6: 2,
     OP.RESHAPE: 1,
     OP.RESIZE_NEAREST_NEIGHBOR: 2,
+    OP.SPLIT: 2,
     OP.SUB: 2,
     OP.TANH: 2,
 }
 ACTIVATION = {
     "relu": schema.ActivationFunctionType.RELU,
     "relu6": schema.ActivationFunctionType.RELU6,
-    "unit": schema.ActivationFunctionType.RELU,  # the scale of its output ends at 1
+    "mask": schema.ActivationFunctionType.RELU,  # the scale of its output ends at its upper clamp
 }
 
 
@@ -80,6 +81,14 @@ def concatenate(low: Lowering, sources: Sequence[int], target: int, axis: int) -
     options = schema.ConcatenationOptionsT()
     options.axis = axis
     emit(low.writer, OP.CONCATENATION, sources, [target], options)
+
+
+def split(low: Lowering, source: int, targets: Sequence[int], axis: int) -> None:
+    """Equal parts of a tensor."""
+    options = schema.SplitOptionsT()
+    options.numSplits = len(targets)
+    along = low.writer.constant("axis", np.array(axis, dtype=np.int32))
+    emit(low.writer, OP.SPLIT, [along, source], targets, options)
 
 
 @dataclass(frozen=True)

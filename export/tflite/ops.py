@@ -56,7 +56,7 @@ def _operand(low: Lowering, node: onnx.NodeProto, name: str) -> int:
     if low.quantization.is_float(node):
         codes, scales = low.view.constants[name], None
     else:
-        codes, scale = low.quantization.constant(name)
+        codes, scale = low.quantization.constant(node, name)
         scales = np.array([scale], dtype=np.float32)
     rank = len(low.view.shapes[node.output[0]])
     if codes.size == 1:
@@ -91,7 +91,7 @@ def _rectify(low: Lowering, node: onnx.NodeProto) -> None:
     leaves an int8 RELU to the reference kernels, and 27 of them cut the embedder into 28 partitions.
     """
     kind = rectifier(node, low.view.constants)
-    if kind in (None, "unit"):
+    if kind in (None, "mask"):
         raise EdgeageError(f"Clip {node.output[0]} is not a ReLU6; TFLite has no other int8 clamp on its own")
     source, output = low.read(node, node.input[0]), low.made(node)
     if kind == "relu6":

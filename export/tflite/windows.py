@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 
 from edgeage.calibration.graph import attribute, zero_padding
 from edgeage.errors import EdgeageError
-from edgeage.export.tflite.kernels import OP, activation, concatenate, constants, emit, reshape
+from edgeage.export.tflite.kernels import OP, activation, concatenate, constants, emit, reshape, split
 from edgeage.export.tflite.layout import nhwc
 
 if TYPE_CHECKING:
     from edgeage.export.tflite.lowering import Lowering
+
+_CHANNEL_TILE = 16  # output channels that int8 kernels compute at once
+_FAST_DEPTHWISE = 3  # taps; up to here XNNPACK has a kernel of its own, then the next one is for 9
 
 
 def _pad_or_not(
@@ -67,19 +70,26 @@ def conv(low: Lowering, node: onnx.NodeProto) -> None:
         raise EdgeageError(f"Conv {node.output[0]} has {groups} groups; engines take 1 or depthwise")
     strides = attribute(node, "strides", [1, 1])
 
-    def write(target: int, which: NDArray[np.int64], name: str) -> None:
-        """The convolution of the output channels `which` into tensor `target`."""
+    def write(target: int, which: NDArray[np.int64], name: str, copies: int = 1) -> None:
+        """The convolution of the output channels `which` into tensor `target`.
+
+        A depthwise one reads its input `copies` times, side by side.
+        """
         kernels, cut = held.weight[which], (0, 0)
-        if not depthwise and strides[0] == 1:
-            kernels, cut = _without_idle_taps(kernels, attribute(node, "pads", [0] * 4))
+        if strides[0] == 1:
+            trimmed = _without_idle_taps(kernels, attribute(node, "pads", [0] * 4))
+            if not depthwise or trimmed[0][0].size <= _FAST_DEPTHWISE:
+                kernels, cut = trimmed
         source, padding = _pad_or_not(low, node, kernels.shape[2:], zeros=True, cut=cut)
+        if copies > 1:
+            source = _side_by_side(low, node, source, copies)
         options = schema.DepthwiseConv2DOptionsT() if depthwise else schema.Conv2DOptionsT()
         options.padding = padding
         options.strideH, options.strideW = strides
         options.dilationHFactor = options.dilationWFactor = 1
         options.fusedActivationFunction = activation(low, node)
         if depthwise:
-            options.depthMultiplier = filters // groups
+            options.depthMultiplier = len(which) // (groups * copies)
         order, axis = ((1, 2, 3, 0), 3) if depthwise else ((0, 2, 3, 1), 0)
         scales, units = (None if s is None else s[which] for s in (held.scales, held.bias_scales))
         weight = low.writer.constant(f"{name}:weight", kernels.transpose(order), scales, axis)
@@ -92,8 +102,6 @@ def conv(low: Lowering, node: onnx.NodeProto) -> None:
     if len(readers) != 1 or readers[0].op_type != "DepthToSpace" or output in low.view.outputs:
         write(low.made(node), np.arange(filters), output)
         return
-    if depthwise:
-        raise EdgeageError(f"depthwise Conv {node.output[0]} feeds a DepthToSpace; use a full convolution")
     # Depth-to-space without its operator (NPUs refuse it) and without a transpose: one convolution for
     # each row phase a, its channels ordered (column phase, channel), so that its rows are already rows of
     # the result; the row phases are then interleaved by a concat over a unit axis. The reshapes are free.
@@ -106,10 +114,21 @@ def conv(low: Lowering, node: onnx.NodeProto) -> None:
     by_phase = np.arange(filters).reshape(channels, block, block)
     pads = attribute(node, "pads", [0] * 4)
     widths = [_without_idle_taps(held.weight[by_phase[:, 0, b]], pads)[0].shape[3] for b in range(block)]
+    few = not depthwise and block * channels < _CHANNEL_TILE
+    if few:  # kernels would fill each row phase up to a whole tile of channels: one convolution, then split
+        whole = low.like(node, f"{output}:phases", output, (n, h, w, filters))
+        write(whole, by_phase.transpose(1, 2, 0).ravel(), output)
+        names = [f"{output}:row{phase}" for phase in range(block)]
+        pieces = [low.like(node, name, output, (n, h, w, block * channels)) for name in names]
+        split(low, whole, pieces, axis=3)
     for phase in range(block):
         name = f"{output}:row{phase}"
-        columns = low.like(node, name, output, (n, h, w, block * channels))
-        if max(widths) < held.weight.shape[3]:
+        columns = pieces[phase] if few else low.like(node, name, output, (n, h, w, block * channels))
+        if few:
+            pass
+        elif depthwise:  # each channel's column phases lie a whole image row of channels apart
+            write(columns, by_phase[:, phase, :].T.ravel(), name, copies=block)
+        elif max(widths) < held.weight.shape[3]:
             parts = [low.like(node, f"{name}{b}", output, (n, h, w, channels)) for b in range(block)]
             for b, part in enumerate(parts):
                 write(part, by_phase[:, phase, b], f"{name}{b}")
@@ -122,6 +141,14 @@ def conv(low: Lowering, node: onnx.NodeProto) -> None:
     concatenate(low, rows, joined, axis=2)
     reshape(low, joined, low.made(readers[0]), nhwc(low.view.shapes[readers[0].output[0]]))
     low.done(readers[0])
+
+
+def _side_by_side(low: Lowering, node: onnx.NodeProto, source: int, copies: int) -> int:
+    """A tensor with the channels of `source` several times over."""
+    n, h, w, channels = low.writer.shape(source)
+    wide = low.like(node, f"{node.output[0]}:wide", node.input[0], (n, h, w, channels * copies))
+    concatenate(low, [source] * copies, wide, axis=3)
+    return wide
 
 
 def _without_idle_taps(kernels: NDArray[Any], pads: Sequence[int]) -> tuple[NDArray[Any], tuple[int, int]]:

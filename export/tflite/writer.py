@@ -129,6 +129,10 @@ class Writer:
             self._constant_of[key] = self._tensor(name, values.shape, values.dtype, buffer, scales, axis)
         return self._constant_of[key]
 
+    def shape(self, tensor: int) -> list[int]:
+        shape: list[int] = self._tensors[tensor].shape
+        return shape
+
     def operator(
         self, code: int, version: int, inputs: Sequence[int], outputs: Sequence[int], options: Any = None
     ) -> None:

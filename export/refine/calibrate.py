@@ -1,0 +1,199 @@
+"""Ranges of the refinement step: forward ones are those of G and FR, the reverse ones come from trajectories.
+
+A gradient reaches far: its largest values are rare, and steps of the size that they ask for would drown the
+rest. Which calibrator cuts best is chosen by the direction of the INT8 gradient, on faces that made no range.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+
+from edgeage.calibration.calibrators import CALIBRATORS, calibrate
+from edgeage.calibration.graph import GraphView
+from edgeage.calibration.observers import Feeds, Observer, session
+from edgeage.calibration.quantization import Quantization, decide
+from edgeage.calibration.ranges import RangeTable, TensorRange
+from edgeage.export.refine.graph import EMBEDDER, GENERATOR, forward_name, refine_graph
+from edgeage.export.verify import cosine, to_codes
+
+TRAJECTORY = 4  # latents of each face that the step sees
+_EXACT_SLOPES = "exact slopes"
+
+Writer = Callable[[Quantization], onnx.ModelProto]
+
+
+@dataclass(frozen=True)
+class RefinementSettings:
+    """What the refine engine minimises, and the host's defaults; see `edgeage tune-refine`.
+
+    Attributes:
+        pixel_weight: of the mean squared pixel error against the squared distance of raw embeddings.
+        steps: K.
+        step: first change of each latent dimension; decay: factor from one step to the next.
+        method: how the host steps, see `edgeage.runtime.refinement`.
+    """
+
+    pixel_weight: float = 20.0
+    steps: int = 3
+    step: float = 0.2
+    decay: float = 0.85
+    method: str = "sign"
+
+
+@dataclass(frozen=True)
+class RefineCalibration:
+    """
+    Attributes:
+        graph: the float refinement step.
+        table: its ranges.
+        trials: mean cosine of the INT8 gradient by calibrator of the reverse pass.
+        chosen: the best of them.
+    """
+
+    graph: onnx.ModelProto
+    table: RangeTable
+    trials: dict[str, float]
+    chosen: str
+
+    def summary(self) -> dict[str, Any]:
+        """JSON for the manifest and the card."""
+        return {
+            "calibrator": f"reverse pass {self.chosen}, forward as its networks",
+            "equalised_regions": 0,
+            "bias_correction": bool(self.table.corrections),
+            "samples": self.table.count,
+            "stable": True,
+            "gradient_cosine": self.trials,
+        }
+
+
+def calibrate_refinement(
+    generator: onnx.ModelProto,
+    embedder: onnx.ModelProto,
+    tables: Mapping[str, RangeTable],
+    starts: Sequence[Feeds],
+    selection: Sequence[Feeds],
+    write: Writer,
+    settings: RefinementSettings,
+    *,
+    fingerprint: str,
+    track: Callable[[Iterable[Feeds], int], Iterable[Feeds]] = lambda items, total: items,
+) -> RefineCalibration:
+    """Build the refinement step of two calibrated graphs and calibrate it.
+
+    Args:
+        tables: of "generator" and "embedder".
+        starts: {z, y, target, image} of calibration faces, see `starting_points`.
+        selection: the same of faces that make no range; the calibrators are compared on them.
+        write: makes the Q/DQ graph.
+        fingerprint: of the calibration faces.
+
+    Raises NoReverseRule if an operator has no reverse rule.
+    """
+    graph = refine_graph(generator, embedder, settings.pixel_weight)
+    running = session(graph)
+    feeds = trajectories(running, starts, settings)
+    histograms = Observer(graph).observe(track(feeds, len(feeds)))
+    view = GraphView(graph)
+    forward = {name: found for name in view.activations if (found := _of_networks(name, tables)) is not None}
+    exact = exact_slopes(view)
+    corrections = {
+        own_name(network, tensor): values
+        for network in ("generator", "embedder")
+        for tensor, values in tables[network].corrections.items()
+    }
+    floats = {own_name(network, t) for network in ("generator", "embedder") for t in tables[network].floats}
+
+    tests = trajectories(running, selection, settings)
+    candidates = {name: {**calibrate(histograms, name), **forward, **exact} for name in CALIBRATORS}
+
+    def agreement(name: str) -> float:
+        ranges = {tensor: chosen.ends for tensor, chosen in candidates[name].items()}
+        decided = decide(graph, ranges, corrections=corrections, floats=floats)
+        twin = session(write(decided))
+        found = [
+            cosine(running.run(["gradient"], feed)[0], twin.run(["gradient"], feed)[0])
+            for feed in (snapped(decided, test) for test in tests)
+        ]
+        return round(float(np.mean(found)), 4)
+
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as pool:
+        trials = dict(zip(CALIBRATORS, pool.map(agreement, CALIBRATORS), strict=True))
+    chosen = max(trials, key=lambda name: trials[name])
+    table = RangeTable(
+        network=hashlib.sha256(graph.SerializeToString()).hexdigest(),
+        calibration=fingerprint,
+        count=len(starts),
+        tensors=candidates[chosen],
+        corrections=corrections,
+        floats=sorted(floats),
+    )
+    return RefineCalibration(graph, table, trials, chosen)
+
+
+def starting_points(
+    latents: Sequence[np.ndarray], conditions: np.ndarray, targets: Sequence[np.ndarray], images: np.ndarray
+) -> list[Feeds]:
+    """What a refinement begins with: z = E(x) [1, L], own group's y, FR(x), x float32 [n, 3, S, S]."""
+    return [
+        {"z": z, "y": conditions[i : i + 1], "target": target, "image": images[i : i + 1]}
+        for i, (z, target) in enumerate(zip(latents, targets, strict=True))
+    ]
+
+
+def trajectories(running: Any, starts: Sequence[Feeds], settings: RefinementSettings) -> list[Feeds]:
+    """Each start and the latents that the float step leads to, `TRAJECTORY` in all."""
+    found: list[Feeds] = []
+    for start in starts:
+        z = start["z"]
+        for k in range(TRAJECTORY):
+            found.append({**start, "z": z})
+            if k + 1 < TRAJECTORY:
+                (gradient,) = running.run(["gradient"], found[-1])
+                z = z - np.float32(settings.step * settings.decay**k) * np.sign(gradient)
+    return found
+
+
+def snapped(quantization: Quantization, feed: Feeds) -> Feeds:
+    """The values that the INT8 engine sees: inputs rounded to their codes."""
+    return {
+        name: to_codes(value, quantization.scale(name)).astype(np.float32) * quantization.scale(name)
+        for name, value in feed.items()
+    }
+
+
+def exact_slopes(view: GraphView) -> dict[str, TensorRange]:
+    """Ranges of the slopes of LeakyReLUs (a mask plus alpha) at which alpha and 1 both are whole codes."""
+    found = {}
+    for node in view.nodes:
+        mask = view.producer.get(node.input[0])
+        if node.op_type != "Add" or mask is None or mask.op_type != "Clip":
+            continue
+        alpha = float(view.constants[node.input[1]].item())
+        codes = min(range(127, 99, -1), key=lambda n: (round(abs(alpha * n - round(alpha * n)), 6), -n))
+        found[node.output[0]] = TensorRange(0.0, 127 / codes, _EXACT_SLOPES)
+    return found
+
+
+def own_name(network: str, tensor: str) -> str:
+    """The name in the refinement step of a tensor of "generator" or "embedder"."""
+    if (network, tensor) in (("generator", "z"), ("generator", "y"), ("embedder", "embedding")):
+        return tensor
+    if (network, tensor) == ("embedder", "image"):
+        return f"{GENERATOR}image"
+    return f"{GENERATOR if network == 'generator' else EMBEDDER}{tensor}"
+
+
+def _of_networks(tensor: str, tables: Mapping[str, RangeTable]) -> TensorRange | None:
+    """The range that a forward tensor, or an input of the host's, has in its own network."""
+    outside = {"image": ("embedder", "image"), "target": ("embedder", "embedding")}
+    found = outside.get(tensor) or forward_name(tensor)
+    return None if found is None else tables[found[0]].tensors.get(found[1])

@@ -1,0 +1,133 @@
+"""One refinement step as one float ONNX graph: forward G and FR, and their reverse pass to z.
+
+refine(z, y, target, image) -> (gradient, embedding) with
+
+    L(z) = ||FR(G(z, y)) - target||^2 + pixel_weight * mean((G(z, y) - image)^2)
+
+The gradient is that of N / (2 pixel_weight) * L, N = values of an image: then the pixel term's part is
+G(z, y) - image as it is, and the identity term's factor goes into the weights that it meets first. Whoever
+steps along it needs its direction alone. The loss is that of raw embeddings: as good as the cosine
+(FINDINGS, section 3), and its seed is one subtraction, where the cosine needs norms that no INT8 kernel has.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from edgeage.calibration.graph import GraphView
+from edgeage.errors import EdgeageError
+from edgeage.export.onnx_graph import OPSET, clean
+from edgeage.export.refine.rules import Reverse
+
+GENERATOR, EMBEDDER = "generator/", "embedder/"  # before the names of the forward networks' own tensors
+INPUTS = ("z", "y", "target", "image")
+OUTPUTS = ("gradient", "embedding")
+
+
+def refine_graph(
+    generator: onnx.ModelProto, embedder: onnx.ModelProto, pixel_weight: float
+) -> onnx.ModelProto:
+    """The refinement step of two canonical graphs (see `edgeage.export.onnx_graph`).
+
+    Args:
+        generator: (z, y) -> image.
+        embedder: image -> embedding (raw).
+        pixel_weight: of the mean squared pixel error, above 0.
+
+    Raises EdgeageError if the two do not fit, and NoReverseRule, by its name, for an operator without a rule.
+    """
+    if not (np.isfinite(pixel_weight) and pixel_weight > 0):
+        raise EdgeageError(f"the pixel weight of a refine engine is {pixel_weight}; it must be above 0")
+    forward, made, embedding = _joined(generator, embedder)
+    view = GraphView(forward)
+    reverse = Reverse(view, "z")
+    pixels = float(np.prod(view.shapes[made][1:]))
+    reverse.seed(
+        embedding, reverse.op("Sub", [embedding, "target"], f"{embedding}.difference"), pixels / pixel_weight
+    )
+    reverse.seed(made, reverse.op("Sub", [made, "image"], f"{made}.difference"))
+    gradient = reverse.run()
+    for node in reverse.nodes:
+        if gradient in node.output:
+            node.output[0] = "gradient"
+    nodes = _alive([*view.nodes, *reverse.nodes], set(OUTPUTS))
+    constants = {**view.constants, **reverse.constants}
+    batch = view.shapes["z"][0]
+    ports = {name: view.shapes[name] for name in ("z", "y", "image")}
+    ports["target"] = view.shapes[embedding]
+    outputs = {"gradient": view.shapes["z"], "embedding": view.shapes[embedding]}
+    assert batch == ports["image"][0]
+    return _model(nodes, constants, {name: ports[name] for name in INPUTS}, outputs)
+
+
+def _alive(nodes: list[onnx.NodeProto], read: set[str]) -> list[onnx.NodeProto]:
+    """The nodes that the tensors `read` depend on."""
+    kept = []
+    for node in reversed(nodes):
+        if node.output[0] in read:
+            kept.append(node)
+            read = read | set(node.input)
+    return kept[::-1]
+
+
+def forward_name(tensor: str) -> tuple[str, str] | None:
+    """("generator" or "embedder", name in that network's own graph) of a forward tensor, else None."""
+    for prefix in (GENERATOR, EMBEDDER):
+        if tensor.startswith(prefix):
+            return prefix[:-1], tensor[len(prefix) :]
+    return {"z": ("generator", "z"), "y": ("generator", "y"), "embedding": ("embedder", "embedding")}.get(
+        tensor
+    )
+
+
+def _joined(generator: onnx.ModelProto, embedder: onnx.ModelProto) -> tuple[onnx.ModelProto, str, str]:
+    """Embedder behind generator, the names of each with a prefix; the image, and the embedding."""
+    g, f = GraphView(generator), GraphView(embedder)
+    if sorted(g.inputs) != ["y", "z"] or g.outputs != ["image"] or f.inputs != ["image"]:
+        raise EdgeageError(
+            f"refinement needs a generator (z, y) -> image and an embedder of image, not "
+            f"({', '.join(g.inputs)}) -> {', '.join(g.outputs)} and one of {', '.join(f.inputs)}"
+        )
+    if g.shapes["image"] != f.shapes["image"]:
+        raise EdgeageError(
+            f"the generator makes images {g.shapes['image']}, the embedder takes {f.shapes['image']}"
+        )
+    made = f"{GENERATOR}image"
+    nodes: list[onnx.NodeProto] = []
+    constants = {}
+    for view, prefix, outside in (
+        (g, GENERATOR, {"z": "z", "y": "y"}),
+        (f, EMBEDDER, {"image": made, f.outputs[0]: "embedding"}),
+    ):
+        constants.update({f"{prefix}{name}": value for name, value in view.constants.items()})
+        for node in view.nodes:
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            del copy.input[:]
+            del copy.output[:]
+            copy.input.extend(outside.get(name, f"{prefix}{name}") for name in node.input)
+            copy.output.extend(outside.get(name, f"{prefix}{name}") for name in node.output)
+            nodes.append(copy)
+    inputs = {name: g.shapes[name] for name in ("z", "y")}
+    # the image is an output here only so that shapes are inferred for a complete graph
+    inputs["image"] = g.shapes["image"]
+    outputs = {"embedding": f.shapes[f.outputs[0]]}
+    return _model(nodes, constants, inputs, outputs), made, "embedding"
+
+
+def _model(
+    nodes: list[onnx.NodeProto],
+    constants: dict[str, np.ndarray],
+    inputs: dict[str, tuple[int, ...]],
+    outputs: dict[str, tuple[int, ...]],
+) -> onnx.ModelProto:
+    def ports(shapes: dict[str, tuple[int, ...]]) -> list[onnx.ValueInfoProto]:
+        return [helper.make_tensor_value_info(k, onnx.TensorProto.FLOAT, v) for k, v in shapes.items()]
+
+    used = {name for node in nodes for name in node.input}
+    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items() if name in used]
+    graph = helper.make_graph(nodes, "refine", ports(inputs), ports(outputs), tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+    return clean(model)
