@@ -26,7 +26,8 @@ from edgeage.runtime.fields import (
 )
 
 SCHEMA = 1
-ENGINES = ("encoder", "embedder", "generator", "generator_all", "refine")
+ENGINES = ("encoder", "embedder", "generator", "generator_all", "refine", "refine_batch")
+REFINE_BATCH = 4  # faces of one call of refine_batch
 FORMATS = ("tflite", "onnx")
 PRECISIONS = ("int8", "float32")
 IO_TYPES = ("int8", "float32")
@@ -220,12 +221,20 @@ def engine_ports(profile: Profile) -> dict[str, tuple[tuple[Port, ...], tuple[Po
         condition = (Port("z", (batch, profile.latent_size)), Port("y", (batch, count)))
         return condition, (Port("image", (batch, 3, size, size)),)
 
+    def refine(batch: int) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+        (z, y), (image,) = generator(batch)
+        target = Port("target", (batch, profile.embedding_size))
+        outputs = Port("gradient", z.shape), Port("embedding", target.shape)
+        return (z, y, target, image), outputs
+
     image = (Port("image", (1, 3, size, size)),)
     return {
         "encoder": (image, (Port("z", (1, profile.latent_size)),)),
         "embedder": (image, (Port("embedding", (1, profile.embedding_size)),)),
         "generator": generator(1),
         "generator_all": generator(count),
+        "refine": refine(1),
+        "refine_batch": refine(REFINE_BATCH),
     }
 
 
@@ -247,8 +256,11 @@ class Manifest:
         profile: sizes, groups and frame of the model.
         frame_keypoints: where alignment puts the keypoints, (x, y) in fractions of the image side:
             eye at the image's left, eye at the image's right, nose tip, mouth centre.
-        engines: by name: encoder, embedder, generator, generator_all, refine.
-        refinement: {"steps": K, "note": text, ...}; K = 0 means no refinement.
+        engines: by name: encoder, embedder, generator, generator_all, refine, refine_batch; not all need be
+            there.
+        refinement: {"steps": K, "note": text, ...}; K = 0 means no refinement. With a refine engine also its
+            "embedder": sha256 of the float ONNX whose embeddings it takes as targets, and the host's defaults
+            "step", "decay" and "method".
         files: sha256 by path inside the bundle, every file but manifest.json.
         lineage: hashes that chain checkpoint -> ONNX -> range table -> engines.
         tools: versions by tool name.
@@ -288,8 +300,7 @@ class Manifest:
         object.__setattr__(self, "frame_keypoints", points)
         for name in ("engines", *_PLAIN, *_LATER):
             object.__setattr__(self, name, read_mapping(getattr(self, name), name))
-        if read_integer(self.refinement.get("steps"), "refinement.steps") < 0:
-            raise invalid("refinement.steps", f"is {self.refinement['steps']}, expected 0 or more")
+        self._check_refinement()
         for path, digest in self.files.items():
             read_digest(digest, f"files[{safe_path(path, 'files')!r}]")
         if "manifest.json" in self.files:
@@ -312,6 +323,21 @@ class Manifest:
         for part in ("tools", "licence"):
             for key, text in getattr(self, part).items():
                 read_text(text, f"{part}.{key}")
+
+    def _check_refinement(self) -> None:
+        steps = read_integer(self.refinement.get("steps"), "refinement.steps")
+        if steps < 0:
+            raise invalid("refinement.steps", f"is {steps}, expected 0 or more")
+        if "refine" not in self.engines:
+            if steps:
+                raise invalid("refinement.steps", f"is {steps}, but the bundle has no engine refine")
+            return
+        wanted = read_digest(self.refinement.get("embedder"), "refinement.embedder")
+        held = read_mapping(self.lineage.get("onnx", {}), "lineage.onnx").get("embedder")
+        if wanted != held:
+            # its cosines would look fine and mean nothing
+            problem = f"takes embeddings of another network ({wanted[:12]}) than the bundle's embedder"
+            raise invalid("engine refine", f"{problem} ({str(held)[:12]})")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` gives the same manifest back."""

@@ -1,4 +1,4 @@
-"""Age the face in a photo: read, detect, align, encode, (refine,) generate, blend, top to bottom."""
+"""Age the face in a photo: read, detect, align, encode, refine, generate, blend, top to bottom."""
 
 from __future__ import annotations
 
@@ -6,96 +6,24 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeage.errors import EdgeageError
 from edgeage.groups import one_hot, parse_group
+from edgeage.runtime.aged import STAGES, AgedFace, AgedPhoto
 from edgeage.runtime.bundle import Bundle, open_bundle
 from edgeage.runtime.engines import Engine, check_engine_name, check_precision, open_engine
 from edgeage.runtime.photo.align import align, photo_to_crop
 from edgeage.runtime.photo.blend import USUAL_STRENGTHS, blend_delta, blend_raw, check_strength, place
 from edgeage.runtime.photo.detect import Detector, Face
 from edgeage.runtime.photo.read import Source, read_photo
-from edgeage.runtime.photo.resample import invert
+from edgeage.runtime.photo.resample import Matrix, invert
+from edgeage.runtime.refinement import Refined, RefinementOptions
+from edgeage.runtime.refiner import Refiner
 
-STAGES = ("load", "read", "detect", "align", "encode", "refine", "generate", "blend")
 _SMALL_FACE = 32  # pixels; below, the crop holds less than half of what the encoder was trained on
-
-
-@dataclass(frozen=True)
-class AgedFace(Face):
-    """A face of the photo and what the engines made of it.
-
-    Attributes:
-        source_group: the age group that the face is taken to have.
-        source_decided: "given", or "searched": the group whose reconstruction is nearest in pixels.
-        crop: the aligned face, uint8 [S, S, 3].
-        generated: float32 [groups, S, S, 3] in [-1, 1], one image per group of the profile.
-    """
-
-    source_group: str
-    source_decided: str
-    crop: NDArray[np.uint8]
-    generated: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class AgedPhoto:
-    """The result of `Session.age`.
-
-    Attributes:
-        photo: uint8 [H, W, 3], upright sRGB, as read.
-        faces: those that were aged, the largest first.
-        aged: the photo at each asked group, uint8 [H, W, 3].
-        source_group, source_decided: of the largest face.
-        mode, strength: as asked.
-        refinement: {"steps": K, "note": text}; K = 0 means that z is the encoder's, not refined.
-        timings: milliseconds per stage of `STAGES`; "load" is the opening of engines, 0 once they are open.
-        engines: what ran each step, one line each.
-        warnings: what the user should know, one line each.
-    """
-
-    photo: NDArray[np.uint8]
-    faces: tuple[AgedFace, ...]
-    aged: dict[str, NDArray[np.uint8]]
-    source_group: str
-    source_decided: str
-    mode: str
-    strength: float
-    refinement: dict[str, Any]
-    timings: dict[str, float]
-    engines: dict[str, str]
-    warnings: tuple[str, ...]
-
-    def summary(self) -> dict[str, Any]:
-        """Everything but the pixels, as JSON values."""
-        faces = [
-            {
-                "box": [round(edge, 1) for edge in face.box],
-                "keypoints": face.keypoints.round(1).tolist(),
-                "score": round(face.score, 3),
-                "source_group": face.source_group,
-                "source_decided": face.source_decided,
-            }
-            for face in self.faces
-        ]
-        return {
-            "size": [self.photo.shape[1], self.photo.shape[0]],
-            "faces": faces,
-            "groups": list(self.aged),
-            "source_group": self.source_group,
-            "source_decided": self.source_decided,
-            "mode": self.mode,
-            "strength": self.strength,
-            "refinement": self.refinement,
-            "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings.items()},
-            "engines": self.engines,
-            "warnings": list(self.warnings),
-        }
 
 
 class Session:
@@ -112,6 +40,7 @@ class Session:
         self._precision, self._threads = check_precision(precision), threads
         self._engines: dict[str, Engine] = {}
         self._detector: Detector | None = None
+        self._refiner = Refiner(bundle.manifest, self._engine_name, self._precision, self.engine)
 
     def engine(self, name: str) -> Engine:
         """One of the bundle's engines ("encoder", "generator_all", ...), opened once."""
@@ -123,8 +52,7 @@ class Session:
 
     def encode(self, crop: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Latent z [1, latent_size] of an aligned face, uint8 [S, S, 3]."""
-        image = crop.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(127.5) - 1
-        return self.engine("encoder").run({"image": image})["z"]
+        return self.engine("encoder").run({"image": _network_images(crop[None])})["z"]
 
     def generate(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
         """The face of z [1, latent_size] at every group, float32 [groups, S, S, 3] in [-1, 1]."""
@@ -132,6 +60,22 @@ class Session:
         feeds = {"z": np.repeat(z, count, axis=0), "y": one_hot(range(count), count)}
         images = self.engine("generator_all").run(feeds)["image"]
         return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+
+    def refine(
+        self,
+        z: NDArray[np.float32],
+        groups: Sequence[int],
+        crops: NDArray[np.uint8],
+        options: RefinementOptions | None = None,
+    ) -> Refined:
+        """Move latents z [n, latent_size] so that G(z, own group) looks more like crops, uint8 [n, S, S, 3].
+
+        `groups`: index of each face's own group. `options`: the manifest's unless given; K = 0 gives z back.
+        A deadline counts from here, targets included. Raises EdgeageError if steps are asked for and the
+        bundle has no refine engine for them.
+        """
+        y = one_hot(groups, len(self.profile.groups))
+        return self._refiner.run(z, y, _network_images(crops), options or self._refiner.defaults())
 
     def age(
         self,
@@ -141,13 +85,18 @@ class Session:
         source_group: str | None = None,
         strength: float | None = None,
         all_faces: bool = False,
+        steps: int | None = None,
+        deadline_ms: float | None = None,
+        allow_unrefined: bool = False,
     ) -> AgedPhoto:
         """Age the largest face of a photo (or `all_faces`) to each of `groups` (all unless given).
 
         `photo`: a path, PIL image or array, see `read_photo`. `mode`: "delta" adds the generated change to
         the photo, "raw" pastes the generated face. `source_group`: the face's own group; searched for if not
         given. `strength`: 0..2 for delta (1.1 unless given), 0..1 for raw (1). Groups are names ("60+") or
-        ages ("67").
+        ages ("67"). `steps`: K of latent refinement, the manifest's unless given; 0 is none. `deadline_ms`:
+        what the refinement of all faces together may take; the best latent until then is used.
+        `allow_unrefined`: go on without refinement, with a warning, if the bundle has no engine for it.
 
         Raises EdgeageError for bad input: no picture, no face, an unknown group, a bad strength, an engine
         that is not there.
@@ -160,8 +109,8 @@ class Session:
         if not targets:
             raise EdgeageError(f"no age group asked for; the groups are {', '.join(names)}")
         source = None if source_group is None else parse_group(source_group, names)
+        options, warnings = self._refiner.choose(steps, deadline_ms, allow_unrefined)
         clock = _Clock()
-        warnings: list[str] = []
 
         with clock("read"):
             picture = read_photo(photo)
@@ -184,59 +133,85 @@ class Session:
                 f"{small} of the aged faces narrower than {_SMALL_FACE} pixels: expect little detail"
             )
 
+        with clock("load"):
+            self._refiner.prepare(len(faces), options)
+        done, refined = self._make_faces(picture.pixels, faces, source, options, clock)
         aged = {names[target]: picture.pixels for target in targets}
-        done = []
-        for face in faces:
-            result, aged = self._age_face(picture.pixels, face, aged, source, mode, strength, clock)
-            done.append(result)
+        with clock("blend"):
+            for face, crop_to_photo in done:
+                aged = self._blend(aged, face, crop_to_photo, mode, strength)
+        largest = done[0][0]
         return AgedPhoto(
             photo=picture.pixels,
-            faces=tuple(done),
+            faces=tuple(face for face, _ in done),
             aged=aged,
-            source_group=done[0].source_group,
-            source_decided=done[0].source_decided,
+            source_group=largest.source_group,
+            source_decided=largest.source_decided,
             mode=mode,
             strength=strength,
-            refinement={"steps": 0, "note": "K=0: z is the encoder's; this version does not refine it"},
+            refinement=self._refiner.report(refined, options),
             timings=clock.milliseconds,
             engines={name: engine.description for name, engine in self._engines.items()},
             warnings=tuple(warnings),
         )
 
-    def _age_face(
+    def _make_faces(
         self,
         photo: NDArray[np.uint8],
-        face: Face,
-        aged: dict[str, NDArray[np.uint8]],
+        faces: Sequence[Face],
         source: int | None,
-        mode: str,
-        strength: float,
+        options: RefinementOptions,
         clock: _Clock,
-    ) -> tuple[AgedFace, dict[str, NDArray[np.uint8]]]:
-        """One face of `photo`, blended into each of `aged`."""
+    ) -> tuple[list[tuple[AgedFace, Matrix]], Refined]:
+        """Each face with what is generated of it and its way from crop to photo; and their refinement."""
         size, names = self.profile.image_size, self.profile.groups
         with clock("align"):
-            crop_to_photo = invert(photo_to_crop(face, self.bundle.manifest.frame_keypoints, size))
-            crop = align(photo, crop_to_photo, size)
+            keypoints = self.bundle.manifest.frame_keypoints
+            ways = [invert(photo_to_crop(face, keypoints, size)) for face in faces]
+            crops = np.stack([align(photo, way, size) for way in ways])
         with clock("encode"):
-            z = self.encode(crop)
+            z = np.concatenate([self.encode(crop) for crop in crops])
+        generated: list[NDArray[np.float32]] = []
+        if source is None:  # the search needs every group of the unrefined latent
+            with clock("generate"):
+                generated = [self.generate(one) for one in z[:, None]]
+                own = [_nearest(images, crop) for images, crop in zip(generated, crops, strict=True)]
+        else:
+            own = [source] * len(faces)
         with clock("refine"):
-            pass  # K = 0: the refinement engine is not part of bundles yet; the result says so
+            refined = self.refine(z, own, crops, options)
         with clock("generate"):
-            generated = self.generate(z)
-            own = _nearest(generated, crop) if source is None else source
-        with clock("blend"):
-            where = place(crop_to_photo, size, photo.shape)
-            blended = {}
-            for name, pixels in aged.items():
-                target = generated[names.index(name)]
-                if mode == "delta":
-                    blended[name] = blend_delta(pixels, where, target, generated[own], strength)
-                else:
-                    blended[name] = blend_raw(pixels, where, target, strength)
+            generated = [
+                generated[i] if generated and not refined.best_step[i] else self.generate(one)
+                for i, one in enumerate(refined.z[:, None])
+            ]
         decided = "searched" if source is None else "given"
-        result = AgedFace(face.box, face.keypoints, face.score, names[own], decided, crop, generated)
-        return result, blended
+        made = [
+            AgedFace(face.box, face.keypoints, face.score, names[group], decided, crop, images)
+            for face, group, crop, images in zip(faces, own, crops, generated, strict=True)
+        ]
+        return list(zip(made, ways, strict=True)), refined
+
+    def _blend(
+        self,
+        aged: dict[str, NDArray[np.uint8]],
+        face: AgedFace,
+        crop_to_photo: Matrix,
+        mode: str,
+        strength: float,
+    ) -> dict[str, NDArray[np.uint8]]:
+        """The photos with one more face aged."""
+        names = self.profile.groups
+        source = face.generated[names.index(face.source_group)]
+        blended = {}
+        for name, pixels in aged.items():
+            where = place(crop_to_photo, self.profile.image_size, pixels.shape)
+            target = face.generated[names.index(name)]
+            if mode == "delta":
+                blended[name] = blend_delta(pixels, where, target, source, strength)
+            else:
+                blended[name] = blend_raw(pixels, where, target, strength)
+        return blended
 
 
 def load(
@@ -257,8 +232,13 @@ def load(
 
 def _nearest(generated: NDArray[np.float32], crop: NDArray[np.uint8]) -> int:
     """The group whose image has the least mean squared distance to the crop."""
-    face = crop.astype(np.float32) / np.float32(127.5) - 1
+    face = _network_images(crop[None]).transpose(0, 2, 3, 1)
     return int(np.square(generated - face).mean(axis=(1, 2, 3)).argmin())
+
+
+def _network_images(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """[n, 3, S, S] in [-1, 1] of uint8 [n, S, S, 3]."""
+    return np.asarray(crops.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(127.5) - 1, np.float32)
 
 
 def _called(photo: Source) -> str:

@@ -1,7 +1,8 @@
 """A bundle of tiny ONNX engines with known answers, for tests of the runtime.
 
 The encoder projects the image, averaged to 8x8, on smooth waves; the generator puts them together again
-and adds a brightness per group. So G(E(x), y) is a blurred x, brighter or darker.
+and adds a brightness per group. So G(E(x), y) is a blurred x, brighter or darker. The embedder reads the
+8x8 cells through a fixed random matrix; the refine engines know the gradient of the squared distance.
 """
 
 from __future__ import annotations
@@ -86,6 +87,43 @@ def generator(name: str) -> bytes:
     return _model(nodes, weights, ports)
 
 
+def _embedding() -> np.ndarray:
+    """Columns [3 * 8 * 8, embedding size]: what the embedder makes of the cells."""
+    size = 3 * CELLS * CELLS, PROFILE.embedding_size
+    return np.random.default_rng(5).normal(0, 0.1, size).astype(np.float32)
+
+
+def embedder() -> bytes:
+    side = PROFILE.image_size // CELLS
+    nodes = [
+        helper.make_node("AveragePool", ["image"], ["cells"], kernel_shape=[side] * 2, strides=[side] * 2),
+        helper.make_node("Flatten", ["cells"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "look"], ["embedding"]),
+    ]
+    return _model(nodes, {"look": _embedding()}, engine_ports(PROFILE)["embedder"])
+
+
+def refine(name: str) -> bytes:
+    """The embedding of G(z, y), and the gradient of half its squared distance to the target."""
+    ports = engine_ports(PROFILE)[name]
+    waves = np.ascontiguousarray(_waves().T)
+    weights = {
+        "waves": waves,
+        "brightness": np.repeat(BRIGHTNESS[:, None], 3 * CELLS * CELLS, axis=1),
+        "look": _embedding(),
+        "back": np.ascontiguousarray((waves @ _embedding()).T),
+    }
+    nodes = [
+        helper.make_node("MatMul", ["z", "waves"], ["face"]),
+        helper.make_node("MatMul", ["y", "brightness"], ["light"]),
+        helper.make_node("Add", ["face", "light"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "look"], ["embedding"]),
+        helper.make_node("Sub", ["embedding", "target"], ["apart"]),
+        helper.make_node("MatMul", ["apart", "back"], ["gradient"]),
+    ]
+    return _model(nodes, weights, ports)
+
+
 def _entry(name: str, files: dict[str, str]) -> EngineEntry:
     inputs, outputs = engine_ports(PROFILE)[name]
     stored = [tuple(FilePort(p.name, p.shape, "float32") for p in side) for side in (inputs, outputs)]
@@ -96,8 +134,8 @@ def _entry(name: str, files: dict[str, str]) -> EngineEntry:
     return EngineEntry(inputs, outputs, flavours)
 
 
-def make(folder: Path) -> Manifest:
-    """Write the bundle into `folder` and give its manifest."""
+def make(folder: Path, refining: bool = False) -> Manifest:
+    """Write the bundle into `folder` and give its manifest; `refining` adds all that refinement needs."""
     contents = {
         "engines/encoder.onnx": encoder(False),
         "engines/encoder.qdq.onnx": encoder(True),
@@ -105,21 +143,34 @@ def make(folder: Path) -> Manifest:
         "engines/generator_all.qdq.onnx": generator("generator_all"),
         "MODEL_CARD.md": b"# tiny\n",
     }
+    engines = {
+        "encoder": {"engines/encoder.onnx": "float32", "engines/encoder.qdq.onnx": "int8"},
+        "generator": {"engines/generator.onnx": "float32"},
+        "generator_all": {"engines/generator_all.qdq.onnx": "int8"},
+    }
+    refinement, lineage = {"steps": 0, "note": "none"}, {"checkpoint": "0" * 64}
+    if refining:  # the int8 flavours alone
+        contents |= {
+            "engines/generator.qdq.onnx": generator("generator"),
+            "engines/embedder.qdq.onnx": embedder(),
+            "engines/refine.qdq.onnx": refine("refine"),
+            "engines/refine_batch.qdq.onnx": refine("refine_batch"),
+        }
+        engines["generator"]["engines/generator.qdq.onnx"] = "int8"
+        for name in ("embedder", "refine", "refine_batch"):
+            engines[name] = {f"engines/{name}.qdq.onnx": "int8"}
+        refinement = {"steps": 3, "step": 0.05, "decay": 0.85, "method": "sign", "note": "towards the face"}
+        refinement["embedder"] = "e" * 64
+        lineage["onnx"] = {"embedder": "e" * 64}
     manifest = Manifest(
         name="tiny",
         edgeage_version="0.1.0",
         profile=PROFILE,
         frame_keypoints=FRAMES[PROFILE.frame],
-        engines={
-            "encoder": _entry(
-                "encoder", {"engines/encoder.onnx": "float32", "engines/encoder.qdq.onnx": "int8"}
-            ),
-            "generator": _entry("generator", {"engines/generator.onnx": "float32"}),
-            "generator_all": _entry("generator_all", {"engines/generator_all.qdq.onnx": "int8"}),
-        },
-        refinement={"steps": 0, "note": "none"},
+        engines={name: _entry(name, files) for name, files in engines.items()},
+        refinement=refinement,
         files={path: hashlib.sha256(data).hexdigest() for path, data in contents.items()},
-        lineage={"checkpoint": "0" * 64},
+        lineage=lineage,
         tools={"onnx": "1"},
         quality={"encoder": {"psnr": 30.5}},
         licence={"weights": "made for tests"},

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from edgeage.runtime.session import AgedPhoto, Session
+    from edgeage.runtime.aged import AgedPhoto
+    from edgeage.runtime.session import Session
 
 
 @click.command(
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 Examples:
   edgeage age photo.jpg --out aged
   edgeage age photo.jpg --out aged --groups 60+,50-59 --from 30-39 --strength 1.3
+  edgeage age photo.jpg --out aged --steps 5 --deadline-ms 40
   edgeage age photo.jpg --out aged --engine onnxruntime --precision float32 --mode raw --json"""
 )
 @click.argument("photo", type=click.Path(path_type=Path))
@@ -39,6 +41,21 @@ Examples:
 )
 @click.option("--strength", type=float, help="0..2 for delta [default: 1.1], 0..1 for raw [default: 1].")
 @click.option("--all-faces", is_flag=True, help="Age every face; the largest only unless given.")
+@click.option(
+    "--steps",
+    type=int,
+    metavar="K",
+    help="Steps of latent refinement, 0 for none; the bundle's unless given.",
+)
+@click.option(
+    "--deadline-ms",
+    type=float,
+    metavar="MS",
+    help="Time for the refinement; the best until then is used.",
+)
+@click.option(
+    "--allow-unrefined", is_flag=True, help="Go on without refinement if the bundle has no engine for it."
+)
 @click.option("--threads", default=1, show_default=True, help="CPU threads of the engines.")
 @click.option("--force", is_flag=True, help="Write over pictures that are there already.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
@@ -53,6 +70,9 @@ def command(
     source: str | None,
     strength: float | None,
     all_faces: bool,
+    steps: int | None,
+    deadline_ms: float | None,
+    allow_unrefined: bool,
     threads: int,
     force: bool,
     as_json: bool,
@@ -68,7 +88,9 @@ def command(
     chosen = names if groups is None else [names[parse_group(text, names)] for text in groups.split(",")]
     check_output(out, [*map(photo_name, chosen), STRIP], force=force)  # before the work, not after
     with without_native_info():
-        result = session.age(photo, chosen, mode, source, strength, all_faces)
+        result = session.age(
+            photo, chosen, mode, source, strength, all_faces, steps, deadline_ms, allow_unrefined
+        )
     start = time.perf_counter()
     paths = write_photos(out, result.photo, result.aged, [face.box for face in result.faces], force=force)
     write_ms = (time.perf_counter() - start) * 1e3
@@ -113,8 +135,18 @@ def _facts(result: AgedPhoto) -> dict[str, Any]:
         "detect": f"largest face {face.size:.0f} pixels wide, score {face.score:.2f}",
         "align": f"{face.crop.shape[1]}x{face.crop.shape[0]} pixels",
         "encode": engines["encoder"],
-        "refine": f"K={result.refinement['steps']}: no refinement in this version",
+        "refine": _refinement(result.refinement),
         "generate": engines["generator_all"],
         "blend": f"{result.mode}, strength {result.strength:g}, own group {result.source_group} ({decided})",
         "write": "PNG",
     }
+
+
+def _refinement(refinement: dict[str, Any]) -> str:
+    """What was asked for, and how near each face came to its own embedding."""
+    lines = [refinement["note"]]
+    for face in refinement["faces"]:
+        before, after = face["cosine_before"], face["cosine_after"]
+        cosine = "" if before is None else f", cosine {before:.3f} -> {after:.3f} at step {face['best_step']}"
+        lines.append(f"{face['flag']}{cosine}")
+    return "\n".join(lines)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from edgeage.runtime.bundle import Bundle
+    from edgeage.runtime.manifest import Manifest
 
 
 @click.command(
@@ -54,8 +55,7 @@ def _show(bundle: Bundle) -> None:
         f"{profile.latent_size}, groups {' '.join(profile.groups)}, frame {profile.frame}",
         highlight=False,
     )
-    note = manifest.refinement.get("note", "")
-    console.print(f"refinement: K={manifest.refinement['steps']} {note}", highlight=False)
+    console.print(f"refinement: {_refinement(manifest)}", highlight=False)
     table = Table(Column("file", no_wrap=True), "form", "I/O", Column("MB", justify="right"))
     scales: dict[str, dict[str, str]] = {}
     for name, entry in manifest.engines.items():
@@ -75,6 +75,17 @@ def _show(bundle: Bundle) -> None:
     _tree(console, "data", manifest.data)
     _tree(console, "licence", manifest.licence)
     _tree(console, "tools", manifest.tools)
+
+
+def _refinement(manifest: Manifest) -> str:
+    """The host's defaults, and why there is no refinement or what it does."""
+    from edgeage.runtime.refinement import RefinementOptions
+
+    usual = RefinementOptions.from_manifest(manifest.refinement)
+    how = ""
+    if "refine" in manifest.engines:
+        how = f", {usual.method} steps from {usual.step:g}, decay {usual.decay:g}"
+    return f"K={usual.steps}{how}; {manifest.refinement.get('note', 'no note')}"
 
 
 def _tree(console: Console, title: str, values: dict[str, Any]) -> None:

@@ -25,6 +25,14 @@ def built_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def refining_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle with refine engines, K = 3."""
+    folder = tmp_path_factory.mktemp("bundles") / "refining.agebundle"
+    tiny_bundle.make(folder, refining=True)
+    return folder
+
+
 @pytest.fixture
 def bundle_path(built_bundle: Path, tmp_path: Path) -> Path:
     """A copy of the tiny bundle that a test may damage."""
@@ -43,3 +51,13 @@ def sample() -> Path:
 def portrait() -> np.ndarray:
     """The sample's pixels, uint8 [512, 512, 3]; the face's box is about 100 pixels wide at (224, 125)."""
     return np.asarray(Image.open(SAMPLE).convert("RGB"))
+
+
+@pytest.fixture(scope="session")
+def couple(portrait: np.ndarray) -> np.ndarray:
+    """The same face twice, the right one smaller."""
+    canvas = np.full((360, 700, 3), 90, np.uint8)
+    canvas[50:306, 30:286] = portrait[:256, 96:352]
+    small = Image.fromarray(portrait[:256, 96:352]).resize((160, 160), Image.Resampling.BOX)
+    canvas[100:260, 450:610] = np.asarray(small)
+    return canvas

@@ -75,6 +75,32 @@ def test_json_and_choices(age, tmp_path: Path) -> None:
     assert document["timings_ms"]["write"] > 0
 
 
+def test_refinement_is_shown(age, refining_bundle: Path) -> None:
+    code, out, _ = age("--steps", "2", "--deadline-ms", "60000", bundle=refining_bundle)
+    shown = " ".join(out.split())
+    assert code == 0
+    assert "K=2: sign steps" in shown
+    assert "cosine 0." in shown
+    code, out, _ = age("--force", "--json", bundle=refining_bundle)
+    document = json.loads(out)
+    assert document["refinement"]["steps"] == 3
+    assert document["refinement"]["faces"][0]["steps_done"] == 3
+    assert "K=0" in age("--force", "--steps", "0", bundle=refining_bundle)[1]
+    hasty = age("--force", "--deadline-ms", "0", bundle=refining_bundle)[1]
+    assert "deadline" in hasty
+    assert "cosine" not in hasty
+
+
+def test_going_on_without_refinement_is_a_choice(age) -> None:
+    code, _, err = age("--steps", "3")
+    assert code == 2
+    assert "--allow-unrefined" in err
+    code, out, err = age("--steps", "3", "--allow-unrefined")
+    assert code == 0
+    assert "K=0" in out
+    assert "not refined, though 3 steps are asked for" in " ".join(err.split())
+
+
 def test_existing_pictures_need_force(age, tmp_path: Path) -> None:
     old = tmp_path / "out" / "age-60+.png"
     old.parent.mkdir()
@@ -110,6 +136,7 @@ def corrupt(path: Path) -> Path:
         ("no photo", "No such file"),
         ("group", "unknown age group '61+'"),
         ("strength", "strength is 9"),
+        ("steps", "33 refinement steps are too many"),
         ("mode", "unknown mode"),
         ("engine", "unknown engine"),
         ("not installed", 'pip install "edgeage[tflite-runtime]"'),
@@ -145,6 +172,8 @@ def test_bad_input_is_one_line_and_exit_code_2(
         more = ["--groups", "60+,61+"]
     elif fault == "strength":
         more = ["--strength", "9"]
+    elif fault == "steps":
+        more = ["--steps", "33"]
     elif fault == "mode":
         more = ["--mode", "both"]
     elif fault in ("engine", "no flavour", "not installed"):
@@ -196,6 +225,13 @@ def test_inspect(run, built_bundle: Path, bundle_path: Path) -> None:
     code, out, err = run("inspect", corrupt(bundle_path))
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "encoder.qdq.onnx was changed" in err
+
+
+def test_inspect_shows_the_usual_refinement(run, refining_bundle: Path) -> None:
+    _, out, _ = run("inspect", refining_bundle)
+    assert "refinement: K=3, sign steps from 0.05, decay 0.85; towards the face" in " ".join(out.split())
+    refinement = json.loads(run("inspect", refining_bundle, "--json")[1])["refinement"]
+    assert (refinement["steps"], refinement["method"]) == (3, "sign")
 
 
 def test_doctor(run, built_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from edgeage.errors import EdgeageError
 from edgeage.profile import Profile
 from edgeage.runtime.fields import safe_path
 from edgeage.runtime.manifest import (
+    REFINE_BATCH,
     EngineEntry,
     EngineFile,
     FilePort,
@@ -67,6 +68,11 @@ def manifests(draw: st.DrawFn) -> Manifest:
         inputs, outputs = engine_ports(profile)[name]
         made = tuple(draw(engine_files(inputs, outputs, path)) for path in files)
         engines[name] = EngineEntry(inputs, outputs, made)
+    refinement = {"steps": 0, "note": draw(texts)}
+    lineage = draw(st.dictionaries(texts, plain, max_size=3))
+    if "refine" in engines:
+        refinement |= {"steps": draw(st.integers(0, 9)), "embedder": draw(digests)}
+        lineage["onnx"] = {"embedder": refinement["embedder"]}
     points = tuple((draw(st.floats(0, 1)), draw(st.floats(0, 1))) for _ in range(4))
     return Manifest(
         name=draw(texts),
@@ -74,9 +80,9 @@ def manifests(draw: st.DrawFn) -> Manifest:
         profile=profile,
         frame_keypoints=points,
         engines=engines,
-        refinement={"steps": draw(st.integers(0, 9)), "note": draw(texts)},
+        refinement=refinement,
         files=files,
-        lineage=draw(st.dictionaries(texts, plain, max_size=3)),
+        lineage=lineage,
         tools=draw(st.dictionaries(texts, texts, max_size=3)),
         quality=draw(st.dictionaries(texts, st.dictionaries(texts, scales, max_size=2), max_size=2)),
         licence=draw(st.dictionaries(texts, texts, max_size=2)),
@@ -138,6 +144,8 @@ FILE = "engines.encoder.files.0"
         (f"{FILE}.extra", 1, "unknown fields extra"),
         ("refinement", {}, "refinement.steps"),
         ("refinement.steps", -1, "0 or more"),
+        ("refinement.steps", 1.5, "whole number"),
+        ("refinement.steps", 3, "has no engine refine"),
         ("quality.encoder.psnr", "good", "quality.encoder.psnr"),
         ("tools.onnx", 1, "tools.onnx"),
     ],
@@ -151,6 +159,28 @@ def test_each_fault_is_named(fields: dict[str, Any], where: str, value: Any, sai
     with pytest.raises(EdgeageError, match=said) as caught:
         Manifest.from_dict(fields)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "said"),
+    [
+        ("refinement.embedder", "d" * 64, "of another network"),
+        ("refinement.embedder", None, "sha256"),
+        ("lineage.onnx", {}, "of another network"),
+        ("engines.refine.inputs.2.shape", [1, 100], "profile asks for"),
+        ("engines.refine_batch.outputs.0.name", "slope", "profile asks for"),
+    ],
+)
+def test_refine_engines_fit_their_bundle(refining_bundle: Path, where: str, value: Any, said: str) -> None:
+    fields = json.loads((refining_bundle / "manifest.json").read_text())
+    assert Manifest.from_dict(fields).engines["refine_batch"].inputs[0].shape == (REFINE_BATCH, 100)
+    change(fields, where, value)
+    for engine in fields["engines"].values():  # files as their engine says, so that this is not the fault
+        for side in ("inputs", "outputs"):
+            for port, stored in zip(engine[side], engine["files"][0][side], strict=True):
+                stored["shape"] = port["shape"]
+    with pytest.raises(EdgeageError, match=said):
+        Manifest.from_dict(fields)
 
 
 @pytest.mark.parametrize("name", ["name", "profile", "engines", "files", "licence", "schema"])

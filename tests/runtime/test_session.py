@@ -86,16 +86,6 @@ def test_float32_says_that_it_runs_six_times(built_bundle: Path, portrait: np.nd
     assert "run 6 times" in result.engines["generator_all"]
 
 
-@pytest.fixture(scope="module")
-def couple(portrait: np.ndarray) -> np.ndarray:
-    """The same face twice, the right one smaller."""
-    canvas = np.full((360, 700, 3), 90, np.uint8)
-    canvas[50:306, 30:286] = portrait[:256, 96:352]
-    small = Image.fromarray(portrait[:256, 96:352]).resize((160, 160), Image.Resampling.BOX)
-    canvas[100:260, 450:610] = np.asarray(small)
-    return canvas
-
-
 def test_of_several_faces_the_largest_is_aged_and_said(session: Session, couple: np.ndarray) -> None:
     result = session.age(couple, ["60+"])
     assert len(result.faces) == 1
