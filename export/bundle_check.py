@@ -33,6 +33,9 @@ GOLDEN, FACES = "golden", "faces"
 # Codes depend on them, and on the processor's kernels.
 _TOOLS = ("onnxruntime", "ai-edge-litert", "numpy")
 _BEFORE_EXPORT = ("torch", "exported")
+# Forms that an engine does not have: the refinement step is no torch network, and several faces at once are
+# for CPUs, in the packed files.
+_NEVER = {"refine": ("exported",), "refine_batch": ("exported", "qdq")}
 
 Golden = Mapping[str, NDArray[Any]]
 
@@ -86,13 +89,14 @@ class Findings:
         }
 
     def reasons(self) -> dict[str, str]:
-        """Everything that did not run; a link that all engines miss is told once."""
+        """Everything that did not run; a link that several engines miss for one reason is told once."""
         engines = self.links_not_run
         found: dict[str, str] = {}
         for engine, links in engines.items():
             for link, reason in links.items():
-                in_all = all(other.get(link) == reason for other in engines.values())
-                found[link if in_all else f"{link} of {engine}"] = reason
+                missing = [other[link] for other in engines.values() if link in other]
+                alike = len(missing) > 1 and set(missing) == {reason}
+                found[link if alike else f"{link} of {engine}"] = reason
         return {**found, **self.not_run}
 
 
@@ -127,7 +131,7 @@ def check_bundle(
     found = Findings(lineage=check_lineage(bundle, shared_graphs(manifest.profile)))
     found.faults += [Fault("hashes", link, problem) for link, problem in found.lineage.items() if problem]
     found.same_kernels = _same_kernels(manifest)
-    found.links_not_run = {name: _absent_links(of_engine) for name, of_engine in forms.items()}
+    found.links_not_run = {name: _absent_links(name, of_engine) for name, of_engine in forms.items()}
 
     own = faces
     if "golden.npz" in manifest.files:
@@ -190,10 +194,10 @@ def record(
     }
 
 
-def _absent_links(forms: Forms) -> dict[str, str]:
+def _absent_links(engine: str, forms: Forms) -> dict[str, str]:
     """Links of the whole chain that lack a form, with the reason."""
     found: dict[str, str] = {}
-    for former, later in pairwise(ORDER):
+    for former, later in pairwise([form for form in ORDER if form not in _NEVER.get(engine, ())]):
         if absent := [name for name in (former, later) if name not in forms]:
             to_give = absent[0] in _BEFORE_EXPORT
             found[f"{former} -> {later}"] = (

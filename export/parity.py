@@ -206,7 +206,8 @@ def face_feeds(
     entries: Mapping[str, EngineEntry], forms: Mapping[str, Forms], faces: Floats
 ) -> dict[str, list[Feeds]]:
     """Inputs for every engine from faces, float32 [n, 3, S, S] in [-1, 1]: the faces, or their latents (by
-    the float encoder) at each age group in turn; in an engine of all groups at once, at every group.
+    the float encoder) at each age group in turn; in an engine of all groups at once, at every group; for
+    refinement also the face and its embedding (by the float embedder).
 
     Engines with other inputs than these are left out.
     """
@@ -223,6 +224,18 @@ def face_feeds(
             turns = [one_hot([(i + k) % count for k in range(batch)], count) for i in range(count)]
             found[name] = [
                 {"z": np.repeat(z, batch, axis=0), "y": turns[i % count]} for i, z in enumerate(latents)
+            ]
+        elif set(ports) == {"z", "y", "target", "image"} and latents and "onnx" in forms.get("embedder", {}):
+            batch, count = ports["y"]
+            embed = forms["embedder"]["onnx"]
+            found[name] = [
+                {
+                    "z": np.concatenate([latents[k % len(faces)] for k in rows]),
+                    "y": one_hot([k % count for k in rows], count),
+                    "target": np.concatenate([embed(images[k % len(faces)])["embedding"] for k in rows]),
+                    "image": np.stack([faces[k % len(faces)] for k in rows]),
+                }
+                for rows in (range(i, i + batch) for i in range(len(faces)))
             ]
     return found
 

@@ -12,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edgeage import __version__
+from edgeage.calibration.choose import Calibrated
 from edgeage.calibration.observers import Feeds, session
 from edgeage.calibration.quantization import decide
 from edgeage.calibration.ranges import RangeTable
@@ -34,7 +35,7 @@ from edgeage.export.lint import require_clean
 from edgeage.export.model_card import data_terms
 from edgeage.export.progress import Clock, Steps
 from edgeage.export.qdq import to_qdq
-from edgeage.export.refine.calibrate import RefinementSettings, snapped, trajectories
+from edgeage.export.refine.calibrate import RefineCalibration, RefinementSettings, snapped, trajectories
 from edgeage.export.tflite.lowering import IO, pack, to_tflite
 from edgeage.groups import one_hot
 from edgeage.runtime.manifest import Manifest
@@ -154,6 +155,9 @@ def export_bundle(
         )
         clock.lap("parity chain")
 
+    calibrated: dict[str, Calibrated | RefineCalibration] = {**calibration.networks}
+    if not isinstance(calibration.refinement, str):
+        calibrated["refine"] = calibration.refinement
     contents = Contents(
         name=name,
         profile=checkpoint.profile,
@@ -166,7 +170,7 @@ def export_bundle(
             "count": len(calibration.used[1]),
             "networks": {
                 name: {"fingerprint": tables[name].calibration, **found.summary()}
-                for name, found in calibration.networks.items()
+                for name, found in calibrated.items()
             },
         },
         golden=golden,

@@ -9,7 +9,8 @@ from edgeage.errors import EdgeageError
 from edgeage.export.compilers import tensorrt_rtx, vela, xnnpack
 
 # Engines that must run on the NPU and in XNNPACK as a whole, if their plan is all INT8.
-WHOLE = ("encoder", "embedder", "generator", "generator_all", "refine", "refine_batch")
+# A refine engine that is split (gradients too unlike each other for XNNPACK to add) is slow, not wrong.
+WHOLE = ("encoder", "embedder", "generator", "generator_all")
 FOR_CPUS = ("refine_batch",)  # NPUs compute one face at a time
 
 

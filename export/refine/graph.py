@@ -107,7 +107,8 @@ def _joined(generator: onnx.ModelProto, embedder: onnx.ModelProto) -> tuple[onnx
             copy.CopyFrom(node)
             del copy.input[:]
             del copy.output[:]
-            copy.input.extend(outside.get(name, f"{prefix}{name}") for name in node.input)
+            # an optional input that is left out has the empty name
+            copy.input.extend(outside.get(name, name and f"{prefix}{name}") for name in node.input)
             copy.output.extend(outside.get(name, f"{prefix}{name}") for name in node.output)
             nodes.append(copy)
     inputs = {name: g.shapes[name] for name in ("z", "y")}

@@ -39,11 +39,14 @@ def test_the_bundle_is_whole(report: Report) -> None:
     bundle = open_bundle(report.path)
     bundle.verify()
     expected = {f"engines/{e}.{f}" for e in ("encoder", "embedder", "generator") for f in FLAVOURS}
-    expected |= {f"engines/generator_all.{f}" for f in FLAVOURS - {"onnx"}}
+    expected |= {f"engines/{e}.{f}" for e in ("generator_all", "refine") for f in FLAVOURS - {"onnx"}}
     expected |= {f"engines/packed.{f}" for f in FLAVOURS - {"onnx", "qdq.onnx"}}
     assert set(bundle.manifest.files) == expected | {"ranges.json", "golden.npz", "MODEL_CARD.md"}
     assert set(report.sizes) == expected
-    assert bundle.manifest.refinement["steps"] == 0
+    assert bundle.manifest.refinement["steps"] == 3
+    assert bundle.manifest.refinement["embedder"] == bundle.manifest.lineage["onnx"]["embedder"]
+    several = {file.file for file in bundle.manifest.engines["refine_batch"].files}
+    assert several == {f"engines/packed.{f}" for f in ("int8.tflite", "int8-float-io.tflite")}
     assert bundle.manifest.profile.groups == AGE_GROUPS
     all_ages = bundle.manifest.engines["generator_all"]
     assert all_ages.outputs[0].shape == (6, 3, 16, 16)
@@ -88,8 +91,12 @@ def test_golden_vectors_are_what_the_files_compute(report: Report) -> None:
 def test_quality_is_measured_and_the_card_says_what_was_not(report: Report) -> None:
     for engine in report.manifest.engines:
         quality = report.manifest.quality[engine]
-        assert quality["lsb_max"] <= verify.MAX_LSB[engine][1]
-        assert quality["count"] == (4 if engine == "generator_all" else 20)
+        if engine in verify.REFINE:
+            assert min(quality["cosine"], quality["twin_cosine"]) >= verify.MIN_GRADIENT_COSINE
+        else:
+            assert quality["lsb_max"] <= verify.MAX_LSB[engine][1]
+        # 20 faces; four latents of each, one by one or four by four, where they are refined
+        assert quality["count"] == {"generator_all": 4, "refine": 80}.get(engine, 20)
         assert ("psnr_db" in quality) == engine.startswith("generator")
     card = (report.path / "MODEL_CARD.md").read_text()
     assert "not run" in card
@@ -220,7 +227,8 @@ def test_the_command_prints_one_json_document(tiny_folder: Path, tmp_path: Path)
 def test_the_command_prints_a_table(tiny_folder: Path, tmp_path: Path) -> None:
     arguments = [str(tiny_folder), "--calibration", "procedural:150", "--out", str(tmp_path / "x.agebundle")]
     result = CliRunner().invoke(command, [*arguments, "--quiet"], catch_exceptions=False)
-    assert "generator_all" in result.stdout
+    assert "generator" in result.stdout
+    assert "refine" in result.stdout
     assert "qdq.onnx" in result.stdout
 
 

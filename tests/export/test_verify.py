@@ -16,7 +16,7 @@ from edgeage.export.verify import Quality
 from edgeage.profile import Profile
 from edgeage.runtime.manifest import Port
 
-GOOD = Quality(60, 1, 1, 0.1, 0, 35.0, 33.0, 0.999, None)
+GOOD = Quality(60, 1, 1, 0.1, 0, 35.0, 33.0, 0.999, 0.99, 0.9999, None)
 
 
 def _file(*, inner_quantize: bool = False) -> bytes:
@@ -74,4 +74,6 @@ def test_specs_follow_the_profile() -> None:
     assert specs["encoder"].inputs == (Port("image", (1, 3, 128, 128)),)
     assert specs["embedder"].outputs == (Port("embedding", (1, 64)),)
     assert specs["generator_all"].inputs == (Port("z", (2, 200)), Port("y", (2, 2)))
-    assert set(verify.MAX_LSB) == set(specs)
+    assert specs["refine"].inputs[2:] == (Port("target", (1, 64)), Port("image", (1, 3, 128, 128)))
+    assert specs["refine_batch"].outputs == (Port("gradient", (4, 200)), Port("embedding", (4, 64)))
+    assert {*verify.MAX_LSB, *verify.REFINE} == set(specs)

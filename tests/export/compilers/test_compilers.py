@@ -258,8 +258,10 @@ def test_a_good_engine_passes_every_gate() -> None:
 def test_a_compiler_that_is_absent_is_not_run_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vela, "executable", lambda: None)
     monkeypatch.setattr(tensorrt_rtx, "available", lambda: False)
-    files = {flavour: shipped("encoder", flavour) for flavour in ("int8.tflite", "int8-float-io.tflite")}
-    reports = gates.gate("encoder", files, all_int8=True)
+    flavours = ("int8.tflite", "int8-float-io.tflite", "qdq.onnx")
+    reports = gates.gate(
+        "encoder", {flavour: shipped("encoder", flavour) for flavour in flavours}, all_int8=True
+    )
     assert "pip install" in reports["vela"]["not run"]
     assert "pip install" in reports["tensorrt-rtx"]["not run"]
     with pytest.raises(EdgeageError, match="ethos-u-vela is not installed"):

@@ -32,6 +32,7 @@ NEWEST = {
     "RELU6": 3,
     "RESHAPE": 1,
     "RESIZE_NEAREST_NEIGHBOR": 4,
+    "SPLIT": 4,
     "SUB": 5,
     "TANH": 3,
 }
