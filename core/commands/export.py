@@ -49,6 +49,9 @@ Examples:
     help="Folder of edgeage eval-setup: the manifest then says what each form costs in likeness and age.",
 )
 @click.option(
+    "--refinement", type=click.Path(path_type=Path), help="Settings that edgeage tune-refine wrote."
+)
+@click.option(
     "--samples", type=int, help="Calibration images; unless given, as many (up to 600) as are stable."
 )
 @click.option("--calibrator", default="auto", show_default=True, help=CALIBRATOR_HELP)
@@ -64,6 +67,7 @@ def command(
     out: Path,
     evaluation: Path | None,
     judges: Path | None,
+    refinement: Path | None,
     samples: int | None,
     calibrator: str,
     target_db: float | None,
@@ -82,12 +86,14 @@ def command(
     from edgeage.export.calibrated import Options
     from edgeage.export.model_card import read_evaluation
     from edgeage.export.pipeline import export_bundle
+    from edgeage.export.refine.calibrate import RefinementSettings, read_settings
     from edgeage.train.calibration_faces import calibration_faces
     from edgeage.train.checkpoint import load_checkpoint
 
     check_target(out, force=force)
     trained = load_checkpoint(checkpoint)
     judged = None if evaluation is None else read_evaluation(evaluation, trained.sha256)
+    settings = RefinementSettings() if refinement is None else read_settings(refinement, trained.sha256)
     judging = None
     if judges is not None:
         from edgeage.train.evaluation.judges import PublishedJudges
@@ -105,7 +111,7 @@ def command(
         name=name or out.stem,
         source=faces.source,
         fingerprint=faces.fingerprint,
-        options=Options(count=samples, calibrator=calibrator, target_db=target_db, seed=seed),
+        options=Options(samples, calibrator, target_db, seed, settings),
         force=force,
         quiet=quiet,
         held_out=faces.held_out,

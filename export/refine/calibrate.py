@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,12 @@ from edgeage.calibration.graph import GraphView
 from edgeage.calibration.observers import Feeds, Observer, session
 from edgeage.calibration.quantization import Quantization, decide
 from edgeage.calibration.ranges import RangeTable, TensorRange
+from edgeage.errors import EdgeageError
 from edgeage.export.refine.graph import EMBEDDER, GENERATOR, forward_name, refine_graph
 from edgeage.export.verify import cosine, to_codes
+from edgeage.files import read_json
+from edgeage.runtime.directions import Directions
+from edgeage.runtime.refinement import RefinementOptions
 
 TRAJECTORY = 4  # latents of each face that the step sees
 _EXACT_SLOPES = "exact slopes"
@@ -46,6 +51,31 @@ class RefinementSettings:
     step: float = 0.2
     decay: float = 0.85
     method: str = "sign"
+
+
+def read_settings(path: Path, checkpoint: str) -> RefinementSettings:
+    """What `edgeage tune-refine` wrote; EdgeageError if it is of another checkpoint or another form."""
+    found: Any = read_json(path, "refinement settings")
+    try:
+        of, settings = found["checkpoint"], found["settings"]
+        read = RefinementSettings(
+            pixel_weight=float(settings["pixel_weight"]),
+            steps=int(settings["steps"]),
+            step=float(settings["step"]),
+            decay=float(settings["decay"]),
+            method=str(settings["method"]),
+        )
+    except (TypeError, KeyError, ValueError) as error:
+        raise EdgeageError(
+            f"{path} holds no refinement settings ({error!r}); run edgeage tune-refine"
+        ) from None
+    if of != checkpoint:
+        raise EdgeageError(
+            f"{path} was tuned for checkpoint {str(of)[:12]}..., this one is {checkpoint[:12]}...; "
+            "run edgeage tune-refine on it"
+        )
+    RefinementOptions(read.steps, read.step, read.decay, read.method)  # what the device would refuse
+    return read
 
 
 @dataclass(frozen=True)
@@ -154,11 +184,12 @@ def trajectories(running: Any, starts: Sequence[Feeds], settings: RefinementSett
     found: list[Feeds] = []
     for start in starts:
         z = start["z"]
+        directions, rows = Directions(settings.method, z.shape), np.arange(len(z))
         for k in range(TRAJECTORY):
             found.append({**start, "z": z})
             if k + 1 < TRAJECTORY:
                 (gradient,) = running.run(["gradient"], found[-1])
-                z = z - np.float32(settings.step * settings.decay**k) * np.sign(gradient)
+                z = z - np.float32(settings.step * settings.decay**k) * directions(gradient, rows, k)
     return found
 
 

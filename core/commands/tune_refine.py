@@ -1,0 +1,94 @@
+"""edgeage tune-refine: how the refinement of a checkpoint should step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  edgeage tune-refine runs/edge --data utkface:UTKFace.tar --teacher MobileFaceNet.tflite --out refine.json
+  edgeage export runs/edge --calibration utkface:UTKFace.tar --refinement refine.json --out mine.agebundle"""
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--data", required=True, metavar="SOURCE", help="The training's faces; their validation part.")
+@click.option("--teacher", required=True, type=click.Path(path_type=Path), help="MobileFaceNet.tflite.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="JSON file to write.")
+@click.option("--steps", default=3, show_default=True, help="K that is tuned for.")
+@click.option("--trials", default=40, show_default=True, help="Ways of stepping that are tried.")
+@click.option("--faces", default=64, show_default=True, type=click.IntRange(2), help="Faces, at most.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--threads", default=1, show_default=True, help="CPU threads.")
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.option("--quiet", is_flag=True, help="No progress bars.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole JSON document.")
+def command(
+    run: Path,
+    data: str,
+    teacher: Path,
+    out: Path,
+    steps: int,
+    trials: int,
+    faces: int,
+    seed: int,
+    threads: int,
+    force: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Tune the latent refinement: method, step, decay and pixel weight, by random search.
+
+    Ways of stepping are scored by the teacher, which is not in the loss, and by pixels, on the validation
+    part of the training's faces. The judges take no part.
+    """
+    import torch
+
+    from edgeage.errors import EdgeageError
+    from edgeage.files import write_json
+    from edgeage.train.calibration_faces import calibration_faces
+    from edgeage.train.checkpoint import load_checkpoint
+    from edgeage.train.evaluation.outputs import Model, tensors
+    from edgeage.train.evaluation.pictures import spread
+    from edgeage.train.latent_optimization import Face
+    from edgeage.train.refinement_tuning import Bench, tune
+    from edgeage.train.teacher import Teacher
+
+    if out.exists() and not force:
+        raise EdgeageError(f"{out} exists already; choose another name or pass --force")
+    torch.set_num_threads(threads)
+    checkpoint = load_checkpoint(run)
+    found = calibration_faces(checkpoint, data, progress=not (quiet or as_json))
+    if found.held_out is None:
+        raise EdgeageError(
+            f"{data} is not what {run} was trained on, so it has no validation part; give that"
+        )
+    rows = spread(found.held_out[1], faces)
+    images, groups = found.held_out[0][rows], found.held_out[1][rows]
+    model = Model(checkpoint)
+    real, conditions = tensors(images), model.condition(groups)
+    bench = Bench(
+        model.generator,
+        model.embedder,
+        Teacher(teacher, threads),
+        model.encode(images),
+        Face.of(real, conditions, model.embedder),
+    )
+    report = tune(bench, steps, trials, seed, progress=not (quiet or as_json))
+    write_json(out, {"checkpoint": checkpoint.sha256, **report})
+    if as_json:
+        click.echo(json.dumps(report))
+        return
+    click.echo(f"{'':24}teacher    own  pixels (mse)  score")
+    for name in ("start", "before", "chosen", "free step sizes", "constant preconditioner"):
+        figures = report[name]
+        click.echo(
+            f"{name:24}{figures['teacher_cosine']:7.4f}{figures['own_cosine']:7.4f}"
+            f"{figures['mse']:14.5f}{figures['score']:7.4f}"
+        )
+    chosen = report["settings"]
+    click.echo(f"chosen of {trials}: " + ", ".join(f"{key} {value}" for key, value in chosen.items()))
+    click.echo(f"{out}: edgeage export --refinement {out} puts it into a bundle")
