@@ -175,7 +175,8 @@ def constant_preconditioner(bench: Bench, pixel_weight: float) -> NDArray[np.flo
 def _draw(random: np.random.Generator) -> dict[str, Any]:
     return {
         "method": str(random.choice(METHODS)),
-        "pixel_weight": float(np.exp(random.uniform(np.log(4), np.log(60)))),
+        # with less than this INT8 gradients lose their direction (cosine 0.91 at 15, 0.86 at 7)
+        "pixel_weight": float(np.exp(random.uniform(np.log(15), np.log(60)))),
         "step": float(np.exp(random.uniform(np.log(0.1), np.log(0.6)))),
         "decay": float(random.uniform(0.5, 1.0)),
     }

@@ -65,7 +65,9 @@ def opened(bundle: Bundle, name: str, engine: str, **options: str) -> Engine:
 def test_every_file_is_what_the_manifest_says(bundle: Bundle) -> None:
     bundle.verify()
     assert bundle.manifest.name == "edge64"
-    assert set(bundle.manifest.engines) == {"encoder", "embedder", "generator", "generator_all"}
+    assert set(bundle.manifest.engines) == {
+        "encoder", "embedder", "generator", "generator_all", "refine", "refine_batch"
+    }  # fmt: skip
     assert "non-commercial" in bundle.manifest.licence["model"]
     forms = {(file.format, file.precision, file.io) for file in bundle.manifest.engines["encoder"].files}
     assert forms == {
@@ -108,6 +110,22 @@ def test_golden_codes(
     assert difference.mean() <= mean
 
 
+@pytest.mark.parametrize("engine", sorted(ENGINE_FORMATS))
+@pytest.mark.parametrize("name", ["refine", "refine_batch"])
+def test_gradients_point_where_the_float_ones_do(
+    bundle: Bundle, golden: dict[str, np.ndarray], name: str, engine: str
+) -> None:
+    """Never by codes: one mask that flips changes many of them."""
+    if engine == "onnxruntime" and name == "refine_batch":
+        pytest.skip("refine_batch is in the packed TFLite files alone")
+    running = opened(bundle, name, engine)
+    feeds = {port.name: golden[f"{name}/in/{port.name}"] for port in running.inputs}
+    found, wanted = running.run(feeds)["gradient"], golden[f"{name}/out/gradient"]
+    cosines = (found * wanted).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(wanted, axis=1)
+    assert cosines.mean() > 0.8
+    assert cosines.min() > 0.5
+
+
 @pytest.mark.parametrize("name", ["encoder", "embedder", "generator"])
 def test_the_float_reference_is_reproduced(bundle: Bundle, golden: dict[str, np.ndarray], name: str) -> None:
     running = opened(bundle, name, "onnxruntime", precision="float32")
@@ -130,7 +148,10 @@ def test_the_sample_photo_is_aged(bundle: Bundle, engine: str) -> None:
         assert not changed[:20].any()  # and nothing far outside of it
     apart = np.abs(result.aged["60+"].astype(int) - result.aged["0-18"])[top:bottom, left:right]
     assert apart.mean() > 3
-    assert result.refinement["steps"] == 0
+    assert result.refinement["steps"] == 3
+    (face,) = result.refinement["faces"]
+    assert face["flag"] == "refined"
+    assert face["cosine_after"] > face["cosine_before"] + 0.05
 
 
 def age(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -29,15 +29,8 @@ def random_targets(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     return (groups + np.random.default_rng((seed, 1)).integers(1, count, len(groups))) % count
 
 
-def agers(subject: Subject, model: Model, latents: dict[int, Tensor], strength: float) -> dict[str, Ager]:
-    """Name -> how it ages: the trivial ways first, then the model's."""
-
-    def raw(latent: Tensor) -> Ager:
-        return lambda targets: pixels(model.generate(latent, targets))
-
-    def delta(targets: NDArray[np.int64]) -> Pixels:
-        aged, source = (model.generate(latents[0], groups) for groups in (targets, subject.groups))
-        return add_difference(subject.images, aged, source, strength)
+def trivial_agers(subject: Subject) -> dict[str, Ager]:
+    """Name -> how it ages without a model."""
 
     def no_model(targets: NDArray[np.int64]) -> Pixels:
         means = subject.mean_faces.astype(np.int64)
@@ -48,6 +41,21 @@ def agers(subject: Subject, model: Model, latents: dict[int, Tensor], strength: 
         "return the input": lambda targets: subject.images,
         "mean face of the target": lambda targets: subject.mean_faces[targets],
         "no model: input + mean face of target - of source": no_model,
+    }
+
+
+def agers(subject: Subject, model: Model, latents: dict[int, Tensor], strength: float) -> dict[str, Ager]:
+    """Name -> how it ages: the trivial ways first, then the model's."""
+
+    def raw(latent: Tensor) -> Ager:
+        return lambda targets: pixels(model.generate(latent, targets))
+
+    def delta(targets: NDArray[np.int64]) -> Pixels:
+        aged, source = (model.generate(latents[0], groups) for groups in (targets, subject.groups))
+        return add_difference(subject.images, aged, source, strength)
+
+    return {
+        **trivial_agers(subject),
         **{f"raw K={k}": raw(latent) for k, latent in latents.items()},
         f"delta x{strength:g} K=0": delta,
     }

@@ -19,14 +19,15 @@ from edgeage.groups import AGE_GROUPS
 from edgeage.train.checkpoint import Checkpoint
 from edgeage.train.data import Faces
 from edgeage.train.evaluation import aging, pictures
+from edgeage.train.evaluation.forms import Form
 from edgeage.train.evaluation.judges import FIXED_THRESHOLDS, Judges
 from edgeage.train.evaluation.lfw import read_lfw
 from edgeage.train.evaluation.outputs import Model
-from edgeage.train.evaluation.recogniser import beside_teacher, on_lfw
+from edgeage.train.evaluation.recogniser import beside_teacher, engine_beside_teacher, on_lfw
 from edgeage.train.evaluation.reconstruction import controls, cyclic, paper_table, reconstruction
 from edgeage.train.evaluation.report import markdown
 from edgeage.train.evaluation.rows import Row, summarise
-from edgeage.train.evaluation.subject import Subject, choose_faces, examine, thin
+from edgeage.train.evaluation.subject import Choice, Subject, choose_faces, examine, thin
 from edgeage.train.evaluation.synthetic import synthetic_ages
 from edgeage.train.latent_optimization import RefinementSettings
 from edgeage.train.teacher import Teacher
@@ -79,7 +80,9 @@ def evaluate(
     """
     settings = settings or Settings()
     begun = time.monotonic()
-    _check(checkpoint, faces, settings)
+    check_faces(checkpoint, faces)
+    if not 0 < settings.strength <= 3:
+        raise EdgeageError(f"strength {settings.strength:g} of the age difference must lie in 0..3")
     choice = choose_faces(faces, checkpoint, settings.part)
     chosen = thin(choice.faces, settings.faces, settings.per_group, settings.seed)
     say(f"{len(chosen)} faces: {choice.split}")
@@ -130,21 +133,12 @@ def evaluate(
 
     report = {
         "edgeage": __version__,
-        "checkpoint": _checkpoint_facts(checkpoint),
-        "data": {
-            "source": faces.source,
-            "fingerprint": faces.fingerprint,
-            "faces": len(chosen),
-            "groups": chosen.group_counts(),
-            "split": choice.split,
-            "means_from": "the training part" if choice.training else "the evaluated faces themselves",
-        },
+        "checkpoint": checkpoint_facts(checkpoint),
+        "data": data_facts(faces, choice, chosen),
         "settings": asdict(settings),
         "judges": judges.describe(),
         "thresholds": FIXED_THRESHOLDS,
-        "impostors": {
-            name: value if np.isfinite(value) else None for name, value in subject.impostors.items()
-        },
+        "impostors": impostor_facts(subject),
         "rows": [summarise(row, subject.labels if _of_faces(row, subject) else {}) for row in rows],
         **extras,
         "not_run": not_run,
@@ -152,6 +146,42 @@ def evaluate(
         "seconds": time.monotonic() - begun,
     }
     return report, _picture(subject, model, latents, settings.strength)
+
+
+def evaluate_recogniser(
+    checkpoint: Checkpoint,
+    faces: Faces,
+    judges: Judges,
+    teacher: Teacher,
+    settings: Settings | None = None,
+    *,
+    engine: tuple[Form, RefinementSettings] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """The report's "recogniser" alone; with the engines of a bundle, and what its refine engine minimises,
+    also the gradient of that engine.
+
+    Raises EdgeageError as `evaluate`.
+    """
+    settings = settings or Settings()
+    check_faces(checkpoint, faces)
+    choice = choose_faces(faces, checkpoint, settings.part)
+    chosen = thin(choice.faces, settings.faces, settings.per_group, settings.seed)
+    say(f"{len(chosen)} faces: {choice.split}")
+    subject = examine(chosen, choice.training, judges)
+    model = Model(checkpoint, progress=progress)
+    start = model.encode(subject.images)
+    found = beside_teacher(
+        subject, model, start, teacher, choice.training, judges, settings.refinement, STEPS
+    )
+    if engine is not None:
+        found["refine_engine"] = engine_beside_teacher(subject, model, start, teacher, *engine)
+    return {
+        "checkpoint": checkpoint_facts(checkpoint),
+        "data": data_facts(faces, choice, chosen),
+        "recogniser": found,
+    }
 
 
 def write_report(report: dict[str, Any], picture: Image.Image, out: Path, *, force: bool = False) -> None:
@@ -162,7 +192,8 @@ def write_report(report: dict[str, Any], picture: Image.Image, out: Path, *, for
         picture.save(folder / PICTURES)
 
 
-def _check(checkpoint: Checkpoint, faces: Faces, settings: Settings) -> None:
+def check_faces(checkpoint: Checkpoint, faces: Faces) -> None:
+    """EdgeageError for faces of another size than the model's, or a model of other age groups."""
     profile = checkpoint.profile
     if faces.image_size != profile.image_size:
         raise EdgeageError(
@@ -173,8 +204,6 @@ def _check(checkpoint: Checkpoint, faces: Faces, settings: Settings) -> None:
             f"the judges' ages are read in the groups {', '.join(AGE_GROUPS)}; "
             f"this model has {', '.join(profile.groups)}"
         )
-    if not 0 < settings.strength <= 3:
-        raise EdgeageError(f"strength {settings.strength:g} of the age difference must lie in 0..3")
 
 
 def _of_faces(row: Row, subject: Subject) -> bool:
@@ -182,7 +211,25 @@ def _of_faces(row: Row, subject: Subject) -> bool:
     return row.section != "synthetic faces" and len(next(iter(row.per_face.values()))) == len(subject)
 
 
-def _checkpoint_facts(checkpoint: Checkpoint) -> dict[str, Any]:
+def data_facts(faces: Faces, choice: Choice, chosen: Faces) -> dict[str, Any]:
+    """JSON: what faces were evaluated."""
+    return {
+        "source": faces.source,
+        "fingerprint": faces.fingerprint,
+        "faces": len(chosen),
+        "groups": chosen.group_counts(),
+        "split": choice.split,
+        "means_from": "the training part" if choice.training else "the evaluated faces themselves",
+    }
+
+
+def impostor_facts(subject: Subject) -> dict[str, float | None]:
+    """JSON: how far different persons are apart."""
+    return {name: value if np.isfinite(value) else None for name, value in subject.impostors.items()}
+
+
+def checkpoint_facts(checkpoint: Checkpoint) -> dict[str, Any]:
+    """JSON: what was evaluated."""
     meta = checkpoint.meta
     parameters = {
         name: sum(tensor.numel() for tensor in network.parameters())

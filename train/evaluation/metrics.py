@@ -59,6 +59,12 @@ def distances(embeddings: NDArray[np.floating], others: NDArray[np.floating]) ->
     return np.linalg.norm(embeddings.astype(np.float64) - others, axis=1)
 
 
+def cosines(embeddings: NDArray[np.floating], others: NDArray[np.floating]) -> Numbers:
+    """Cosine similarity row by row, [n]; no row may be all zero."""
+    a, b = embeddings.astype(np.float64), others.astype(np.float64)
+    return (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+
+
 def impostor_distances(
     embeddings: NDArray[np.floating],
     identities: NDArray[np.int64] | None = None,

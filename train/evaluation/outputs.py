@@ -40,6 +40,11 @@ class Model:
         return torch.cat(parts)
 
     @torch.no_grad()
+    def embed(self, images: Pixels, what: str = "embed") -> Tensor:
+        """uint8 [n, S, S, 3] -> raw embeddings [n, d] of the checkpoint's own recogniser."""
+        return torch.cat([self.embedder(tensors(images[rows])) for rows in self._slices(len(images), what)])
+
+    @torch.no_grad()
     def generate(self, latent: Tensor, groups: NDArray[np.int64], what: str = "generate") -> Tensor:
         """z [n, latent_size] and target groups [n] -> images [n, 3, S, S] in [-1, 1]."""
         conditions = self.condition(groups)

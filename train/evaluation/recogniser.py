@@ -11,13 +11,22 @@ from torch.nn import functional as F
 
 from edgeage.train.data import Faces
 from edgeage.train.data.listing import Pixels
+from edgeage.train.evaluation.forms import Form
 from edgeage.train.evaluation.judges import Judges
 from edgeage.train.evaluation.lfw import Pairs, verification
 from edgeage.train.evaluation.metrics import distances
 from edgeage.train.evaluation.outputs import Model, pixels, tensors
 from edgeage.train.evaluation.pictures import spread
 from edgeage.train.evaluation.subject import Subject, spaced
-from edgeage.train.latent_optimization import Embedder, Face, Generator, RefinementSettings, losses, refine
+from edgeage.train.latent_optimization import (
+    Embedder,
+    Face,
+    Generator,
+    Mode,
+    RefinementSettings,
+    losses,
+    refine,
+)
 from edgeage.train.teacher import Teacher
 
 _FACES = 60  # the teacher's gradients are slow
@@ -32,14 +41,63 @@ def gradient_agreement(
 
     What refining with b instead of a is worth follows it closely; the cosine of embeddings does not.
     """
-    settings = RefinementSettings()
-    gradients = []
-    for embedder in (a, b):
-        latent = z.detach().requires_grad_()
-        face = Face.of(images, y, embedder)
-        loss = losses(generator, embedder, latent, face, settings, "identity")[0]
-        gradients.append(torch.autograd.grad(loss.sum(), latent)[0])
-    return F.cosine_similarity(gradients[0], gradients[1], dim=1)
+    of_a, of_b = (
+        _gradient(generator, embedder, z, Face.of(images, y, embedder), RefinementSettings(), "identity")
+        for embedder in (a, b)
+    )
+    return F.cosine_similarity(of_a, of_b, dim=1)
+
+
+def engine_beside_teacher(
+    subject: Subject,
+    model: Model,
+    latent: Tensor,
+    teacher: Teacher,
+    form: Form,
+    settings: RefinementSettings,
+) -> dict[str, Any]:
+    """Cosine of a refine engine's gradient to the teacher's, and to that of the float networks it is made of.
+
+    All three are of the loss of `settings`, pixels and all, at the same latents; the target is the form's own
+    embedding of the face, as on the device.
+    """
+    rows = spread(subject.groups, _FACES)
+    few, z = subject.at(rows), latent[torch.from_numpy(rows)]
+    images, conditions = tensors(few.images), model.condition(few.groups)
+    feeds = {"z": z, "y": conditions, "target": torch.from_numpy(form.embed(few.images)), "image": images}
+    engine = torch.cat(
+        [
+            torch.from_numpy(
+                form.engines["refine"].run({k: v[i : i + 1].numpy() for k, v in feeds.items()})["gradient"]
+            )
+            for i in range(len(few))
+        ]
+    )
+    floats: dict[str, Tensor] = {}
+    for name, embedder in (("recogniser", model.embedder), ("teacher", teacher)):
+        parts = [
+            _gradient(
+                model.generator,
+                embedder,
+                z[part],
+                Face.of(images[part], conditions[part], embedder),
+                settings,
+                "combined",
+            )
+            for part in _parts(len(few))
+        ]
+        floats[name] = torch.cat(parts)
+
+    def agreement(a: Tensor, b: Tensor) -> float:
+        return float(F.cosine_similarity(a, b, dim=1).mean())
+
+    return {
+        "form": form.name,
+        "faces": len(few),
+        "engine_to_teacher": agreement(engine, floats["teacher"]),
+        "float_to_teacher": agreement(floats["recogniser"], floats["teacher"]),
+        "engine_to_float": agreement(engine, floats["recogniser"]),
+    }
 
 
 def on_lfw(pairs: Pairs, model: Model, judges: Judges, teacher: Teacher | None) -> dict[str, Any]:
@@ -120,6 +178,14 @@ def teacher_cosine(model: Model, teacher: Teacher, unseen: Pixels, training: Pix
     )
     u, _, v = torch.linalg.svd(theirs[0].T @ own[0], full_matrices=False)
     return float(F.cosine_similarity(theirs[1] @ (u @ v), own[1], dim=1).mean())
+
+
+def _gradient(
+    generator: Generator, embedder: Embedder, z: Tensor, face: Face, settings: RefinementSettings, mode: Mode
+) -> Tensor:
+    latent = z.detach().requires_grad_()
+    loss = losses(generator, embedder, latent, face, settings, mode)[0]
+    return torch.autograd.grad(loss.sum(), latent)[0]
 
 
 @torch.no_grad()

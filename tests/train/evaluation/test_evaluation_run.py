@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 import torch
@@ -16,7 +15,7 @@ from tests_support import edgeage
 
 from edgeage.cli import cli
 from edgeage.errors import EdgeageError
-from edgeage.train.checkpoint import Checkpoint, save_checkpoint
+from edgeage.train.checkpoint import Checkpoint
 from edgeage.train.data import Faces, open_source
 from edgeage.train.evaluation import aging, metrics
 from edgeage.train.evaluation import evaluate as evaluation
@@ -27,38 +26,9 @@ from edgeage.train.evaluation.report import headlines, markdown
 from edgeage.train.evaluation.rows import Row, summarise
 from edgeage.train.evaluation.subject import choose_faces, examine, spaced, thin
 from edgeage.train.evaluation.synthetic import synthetic_ages
-from edgeage.train.networks import build_networks
-from edgeage.train.profiles.schema import NetworkProfile
 
 SOURCE = "procedural:120"
 QUICK = Settings(synthetic=48, paper_faces=2)
-
-
-@pytest.fixture(scope="module")
-def faces() -> Faces:
-    return open_source(SOURCE, 32)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tiny_fields: dict[str, Any], faces: Faces) -> Checkpoint:
-    """Untrained nets that claim to have learned from the training part of `faces`."""
-    spec = msgspec.convert(tiny_fields, NetworkProfile)
-    torch.manual_seed(0)
-    networks = {name: net.eval().requires_grad_(False) for name, net in build_networks(spec).items()}
-    meta = {
-        "profile": msgspec.to_builtins(spec),
-        "recipe": {
-            "name": "tiny",
-            "profile": "tiny",
-            "validation": 0.2,
-            "test": 0.25,
-            "stages": [{"stage": "identity", "steps": 1, "batch": 8, "learning_rate": 1e-3}],
-        },
-        "data": {"fingerprint": faces.fingerprint},
-        "stage": 1,
-        "step": 0,
-    }
-    return Checkpoint(spec, networks, meta, "0" * 64)
 
 
 @pytest.fixture(scope="module")
@@ -355,12 +325,6 @@ def test_a_report_appears_whole_or_not_at_all(outcome, tmp_path: Path, monkeypat
         write_report(report, picture, out)
     write_report({**report, "tag": "second"}, picture, out, force=True)
     assert json.loads((out / "evaluation.json").read_text())["tag"] == "second"
-
-
-@pytest.fixture
-def saved(checkpoint: Checkpoint, tmp_path: Path) -> Path:
-    save_checkpoint(tmp_path / "run" / "checkpoint", checkpoint.networks, {}, checkpoint.meta)
-    return tmp_path / "run"
 
 
 def test_the_command(saved: Path, fake_judges: Any, monkeypatch: pytest.MonkeyPatch):

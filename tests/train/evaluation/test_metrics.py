@@ -172,3 +172,9 @@ def test_the_bootstrap_of_a_mean_is_that_of_a_statistic():
     low, high = intervals.of_mean(values)
     statistic = intervals.of_statistic(lambda faces: float(values[faces].mean()), 80, resamples=1000)
     assert statistic == pytest.approx((low, high), abs=0.03)
+
+
+def test_cosines_are_row_by_row_and_know_no_length():
+    a = np.array([[1.0, 0.0], [3.0, 4.0], [0.0, 2.0]])
+    b = np.array([[5.0, 0.0], [4.0, 3.0], [0.0, -0.5]])
+    assert metrics.cosines(a, b) == pytest.approx([1, 0.96, -1])
