@@ -54,7 +54,7 @@ class RefinementOptions:
             raise EdgeageError(
                 f"unknown refinement method {self.method!r}; the methods are {', '.join(METHODS)}"
             )
-        _check_number("step", self.step, "a number above 0", lambda value: value > 0)
+        _check_number("step", self.step, "a number above 0, at most 10", lambda value: 0 < value <= 10)
         _check_number("decay", self.decay, "a number above 0, at most 1", lambda value: 0 < value <= 1)
         for name in ("deadline_ms", "tolerance"):
             if getattr(self, name) is not None:
@@ -159,6 +159,8 @@ def unrefined(z: Floats) -> Refined:
 
 
 def _check_number(name: str, value: Any, expected: str, good: Callable[[float], bool]) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    # an int may be too large for a float; no good number is
+    number = number and abs(value) < 1e300 and math.isfinite(value)
     if not (number and good(value)):
         raise EdgeageError(f"refinement's {name} is {value!r}; give {expected}")

@@ -91,10 +91,10 @@ class Refiner:
             options = replace(options, deadline_ms=max(options.deadline_ms - spent, 0.0))
         expected = self._run_ms.get(name)
         refined = refine(self._open(name), z, y, target, images, options, check=check, expected_ms=expected)
-        if refined.evaluations:
-            self._run_ms[name] = refined.evaluation_ms
-        else:  # one slow run must not forbid all others: `prepare` times the next anew
+        if not refined.evaluations:  # one slow run must not forbid all others: `prepare` times the next anew
             self._run_ms.pop(name, None)
+        elif options.deadline_ms is not None:  # else `prepare` has not warmed the engine up
+            self._run_ms[name] = refined.evaluation_ms
         return refined
 
     def report(self, refined: Refined, options: RefinementOptions) -> dict[str, Any]:

@@ -29,7 +29,6 @@ from edgeage.files import read_json
 from edgeage.runtime.directions import Directions
 from edgeage.runtime.refinement import RefinementOptions
 
-TRAJECTORY = 4  # latents of each face that the step sees
 _EXACT_SLOPES = "exact slopes"
 
 Writer = Callable[[Quantization], onnx.ModelProto]
@@ -180,14 +179,15 @@ def starting_points(
 
 
 def trajectories(running: Any, starts: Sequence[Feeds], settings: RefinementSettings) -> list[Feeds]:
-    """Each start and the latents that the float step leads to, `TRAJECTORY` in all."""
+    """The latents at which K steps ask for a gradient: each start, and where the float step leads from it."""
     found: list[Feeds] = []
     for start in starts:
         z = start["z"]
         directions, rows = Directions(settings.method, z.shape), np.arange(len(z))
-        for k in range(TRAJECTORY):
+        count = max(settings.steps, 1)
+        for k in range(count):
             found.append({**start, "z": z})
-            if k + 1 < TRAJECTORY:
+            if k + 1 < count:
                 (gradient,) = running.run(["gradient"], found[-1])
                 z = z - np.float32(settings.step * settings.decay**k) * directions(gradient, rows, k)
     return found

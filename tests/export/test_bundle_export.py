@@ -95,8 +95,8 @@ def test_quality_is_measured_and_the_card_says_what_was_not(report: Report) -> N
             assert min(quality["cosine"], quality["twin_cosine"]) >= verify.MIN_GRADIENT_COSINE
         else:
             assert quality["lsb_max"] <= verify.MAX_LSB[engine][1]
-        # 20 faces; four latents of each, one by one or four by four, where they are refined
-        assert quality["count"] == {"generator_all": 4, "refine": 80}.get(engine, 20)
+        # 20 faces; three latents of each, one by one or four by four, where they are refined
+        assert quality["count"] == {"generator_all": 4, "refine": 60, "refine_batch": 15}.get(engine, 20)
         assert ("psnr_db" in quality) == engine.startswith("generator")
     card = (report.path / "MODEL_CARD.md").read_text()
     assert "not run" in card

@@ -183,6 +183,19 @@ def test_refine_engines_fit_their_bundle(refining_bundle: Path, where: str, valu
         Manifest.from_dict(fields)
 
 
+@pytest.mark.parametrize(("name", "batch"), [("refine", 1), ("refine_batch", 4)])
+def test_the_contract_of_refine_engines(name: str, batch: int) -> None:
+    inputs, outputs = engine_ports(Profile("any", 64, 100, 128))[name]
+    assert [(port.name, port.shape) for port in (*inputs, *outputs)] == [
+        ("z", (batch, 100)),
+        ("y", (batch, 6)),
+        ("target", (batch, 128)),
+        ("image", (batch, 3, 64, 64)),
+        ("gradient", (batch, 100)),
+        ("embedding", (batch, 128)),
+    ]
+
+
 @pytest.mark.parametrize("name", ["name", "profile", "engines", "files", "licence", "schema"])
 def test_a_missing_field_is_named(fields: dict[str, Any], name: str) -> None:
     del fields[name]

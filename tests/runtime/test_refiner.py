@@ -192,20 +192,57 @@ def test_a_run_that_was_too_slow_is_timed_again(counted: tuple[Refiner, Counter[
     assert runs["refine"] == 4
 
 
-def test_the_target_counts_against_the_deadline(refining_bundle: Path) -> None:
-    bundle = open_bundle(refining_bundle)
+def slow_refiner(path: Path, slow: str, seconds: float, first_only: bool = False) -> Refiner:
+    """One whose engine `slow` takes so long, at every run or at the first alone."""
+    bundle, runs = open_bundle(path), Counter[str]()
+    engines: dict[str, Counted] = {}
 
     class Slow(Counted):
         def run(self, feeds: Feeds) -> Feeds:
-            time.sleep(0.06)
+            if not (first_only and runs[slow]):
+                time.sleep(seconds)
             return super().run(feeds)
 
     def opened(name: str) -> Engine:
-        kind = Slow if name == "embedder" else Counted
-        return kind(open_engine(bundle, name, "onnxruntime"), name, Counter())
+        if name not in engines:
+            kind = Slow if name == slow else Counted
+            engines[name] = kind(open_engine(bundle, name, "onnxruntime"), name, runs)
+        return engines[name]
 
-    refiner = Refiner(bundle.manifest, "onnxruntime", "int8", opened)
+    return Refiner(bundle.manifest, "onnxruntime", "int8", opened)
+
+
+def test_the_target_counts_against_the_deadline(refining_bundle: Path) -> None:
+    refiner = slow_refiner(refining_bundle, "embedder", 0.06)
     assert refiner.run(*some_faces(1), RefinementOptions(2, deadline_ms=50)).evaluations == 0
+
+
+def test_a_run_known_to_be_too_slow_is_not_begun(refining_bundle: Path) -> None:
+    refiner, options = slow_refiner(refining_bundle, "refine", 0.06), RefinementOptions(2, deadline_ms=50)
+    refiner.prepare(1, options)
+    assert refiner.run(*some_faces(1), options).evaluations == 0
+
+
+def test_the_first_run_of_an_engine_tells_nothing_of_the_others(refining_bundle: Path) -> None:
+    refiner = slow_refiner(refining_bundle, "refine", 0.3, first_only=True)
+    assert refiner.run(*some_faces(1), RefinementOptions(2)).evaluation_ms >= 300
+    options = RefinementOptions(2, deadline_ms=500)  # three such runs would not fit
+    refiner.prepare(1, options)
+    assert refiner.run(*some_faces(1), options).flags == (REFINED,)
+
+
+def test_engines_are_opened_beforehand(refining_bundle: Path) -> None:
+    bundle, opened = open_bundle(refining_bundle), set()
+
+    def open_and_tell(name: str) -> Engine:
+        opened.add(name)
+        return open_engine(bundle, name, "onnxruntime")
+
+    refiner = Refiner(bundle.manifest, "onnxruntime", "int8", open_and_tell)
+    refiner.prepare(1, RefinementOptions(0))
+    assert opened == set()
+    refiner.prepare(1, RefinementOptions(2))
+    assert opened == {"refine", "embedder", "generator"}
 
 
 def test_the_timing_of_a_run_is_part_of_loading(
