@@ -141,13 +141,18 @@ def _print(report: Report) -> None:
                 mean = f"{quality['lsb_mean']:.3f}" if file.io == "int8" else "-"
                 decibels = (f"{quality[key]:.1f}" for key in ("sqnr_db", "sqnr_varying_db"))
                 measured = [f"{lsb:.0f}", mean, *decibels]
-            flavour = Path(file.file).name.removeprefix(f"{engine}.")
+                if engine.startswith("refine"):  # a gradient is held by its direction, never by codes
+                    measured = ["-", "-", "-", f"cos {quality['cosine']:.2f}"]
+            flavour = Path(file.file).name.removeprefix(f"{engine}.").replace("int8-float-io", "float-io")
             table.add_row(engine, flavour, f"{report.sizes[file.file] / 1e6:.2f}", *measured)
     Console().print(table)
     click.echo(
         "LSB, mean: difference in output codes to the Q/DQ twin (float I/O: to the file with int8 I/O)"
     )
     click.echo("SQNR: output against INT8 error in dB; varying: of what differs between inputs")
+    click.echo("cos: mean cosine between the INT8 gradient and the float one, on the way of refinement")
+    if "refine" not in report.manifest.engines:
+        click.echo(f"warning: {report.manifest.refinement['note']}", err=True)
     whole = report.manifest.quality["end_to_end"]
     click.echo(
         f"reconstruction of {whole['count']:.0f} faces ({report.manifest.data['validation']}): "
@@ -156,7 +161,7 @@ def _print(report: Report) -> None:
     )
     for engine in report.manifest.engines:
         quality = report.manifest.quality[engine]
-        if quality["sqnr_varying_db"] < _FAINT:
+        if quality["sqnr_varying_db"] < _FAINT and not engine.startswith("refine"):
             click.echo(
                 f"warning: the {engine} says nearly the same of every input, and INT8 leaves "
                 f"{quality['sqnr_varying_db']:.0f} dB of the difference; is it trained?",
