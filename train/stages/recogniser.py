@@ -73,13 +73,8 @@ class RecogniserStage(Stage):
 
     def schedule(self, step: int, options: Options) -> None:
         super().schedule(step, options)
-        if not self.faded:
-            return
-        steps = options.steps * self.options.fade
-        left, before = (max(1 - s / steps, 0.0) for s in (step + 1, step))
-        with torch.no_grad():
-            for slopes in self.faded:
-                slopes.weight *= left / before if before else 0.0
+        if self.faded:
+            fade(self.faded, step, options.steps * self.options.fade)
 
     def finish(self) -> None:
         super().finish()
@@ -161,6 +156,14 @@ class RecogniserStage(Stage):
         logits = TEMPERATURE * F.normalize(embedding, dim=1) @ directions.T
         losses = {"person": F.cross_entropy(logits, batch.identities), "length": excess_length(embedding)}
         return {**losses, "total": losses["person"] + 0.1 * losses["length"]}
+
+
+@torch.no_grad()
+def fade(slopes: list[Slopes], step: int, steps: float) -> None:
+    """Take from the slopes at `step` what brings them to zero, in a straight line, after `steps`."""
+    left, before = (max(1 - s / steps, 0.0) for s in (step + 1, step))
+    for each in slopes:
+        each.weight *= left / before if before else 0.0
 
 
 def vary_camera(images: Tensor, rng: np.random.Generator) -> Tensor:
