@@ -54,14 +54,14 @@ class Options:
         calibrator: see `edgeage.calibration.choose.calibrate_network`.
         target_db: output SQNR that a network must reach, by leaving layers in float32 if it must; None: any.
         seed: of the pick of the images and of the prior's latents.
-        refinement: what the refine engine minimises, and its defaults.
+        refinement: what the refine engine minimises, and its defaults; None: make no refine engine.
     """
 
     count: int | None = None
     calibrator: str = AUTO
     target_db: float | None = None
     seed: int = 0
-    refinement: RefinementSettings = field(default_factory=RefinementSettings)
+    refinement: RefinementSettings | None = field(default_factory=RefinementSettings)
 
 
 @dataclass(frozen=True)
@@ -174,24 +174,27 @@ def calibrate_checkpoint(
         )
         clock.lap(f"calibrate {network}")
     graphs["generator_all"] = _batched(graphs["generator"], specs["generator_all"])
-    some = np.linspace(0, len(selected) - 1, min(REFINED_SELECTION, len(selected))).astype(int)
-    try:
-        found_step = calibrate_refinement(
-            graphs["generator"],
-            graphs["embedder"],
-            tables,
-            refinement_starts(graphs, network_images(pixels[:REFINED]), their_groups[:REFINED], count),
-            refinement_starts(graphs, network_images(selected[some]), selected_groups[some], count),
-            to_qdq,
-            options.refinement,
-            fingerprint=samples.content_fingerprint(pixels[:REFINED]),
-            track=lambda items, total: steps.track(items, total, "calibrate refine"),
-        )
-        refinement: RefineCalibration | str = found_step
-        graphs["refine"], tables["refine"] = found_step.graph, found_step.table
-        graphs["refine_batch"] = _batched(found_step.graph, specs["refine_batch"])
-    except NoReverseRule as reason:
-        refinement = str(reason)
+    refinement: RefineCalibration | str = "not asked for"
+    if options.refinement is not None:
+        some = np.linspace(0, len(selected) - 1, min(REFINED_SELECTION, len(selected))).astype(int)
+        try:
+            found_step = calibrate_refinement(
+                graphs["generator"],
+                graphs["embedder"],
+                tables,
+                refinement_starts(graphs, network_images(pixels[:REFINED]), their_groups[:REFINED], count),
+                refinement_starts(graphs, network_images(selected[some]), selected_groups[some], count),
+                to_qdq,
+                options.refinement,
+                fingerprint=samples.content_fingerprint(pixels[:REFINED]),
+                track=lambda items, total: steps.track(items, total, "calibrate refine"),
+            )
+            graphs["refine"], tables["refine"] = found_step.graph, found_step.table
+            graphs["refine_batch"] = _batched(found_step.graph, specs["refine_batch"])
+            refinement = found_step
+        except NoReverseRule as reason:
+            refinement = str(reason)
+    if isinstance(refinement, str):
         specs = {name: spec for name, spec in specs.items() if spec.network != "refine"}
     clock.lap("calibrate refine")
     return Calibration(

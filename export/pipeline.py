@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,8 @@ def export_bundle(
     clock = Clock()
     options = options or Options()
     check_target(out, force=force)
-    with Steps(quiet=quiet) as steps:
+    # compilers are processes of their own: they work while the next engine is written and measured
+    with Steps(quiet=quiet) as steps, ThreadPoolExecutor(2) as pool:
         calibration = calibrate_checkpoint(
             checkpoint,
             images,
@@ -125,16 +127,20 @@ def export_bundle(
         card = _card(name, checkpoint, source)
         unseen = _encode(graphs["encoder"], to_validate)
         builds: list[Build] = []
+        compiling: list[Future[dict[str, Any]]] = []
         golden: dict[str, NDArray[Any]] = {}
         for spec in specs.values():
             graph, table = graphs[spec.name], tables[spec.network]
-            if spec.network == "refine":
-                feeds_list = _refine_feeds(spec, calibration, options, len(checkpoint.profile.groups))
+            if spec.network == "refine" and options.refinement is not None:
+                count = len(checkpoint.profile.groups)
+                feeds_list = _refine_feeds(spec, calibration, options.refinement, count)
             else:
                 feeds_list = _validation_feeds(spec, to_validate, unseen, checkpoint.profile.groups)
             tracked = steps.track(feeds_list, len(feeds_list), f"write and verify {spec.name}")
             build = _build(spec, graph, table, card, tracked)
             builds.append(build)
+            whole_int8 = not table.floats
+            compiling.append(pool.submit(compile_gates, spec.name, build.files, all_int8=whole_int8))
             golden.update(golden_vectors(build, graph, feeds_list[0]))
             clock.lap(f"write and verify {spec.name}")
         whole = end_to_end.measure(
@@ -154,6 +160,10 @@ def export_bundle(
             checkpoint, calibration, builds, packed, golden, judges, refinement.get("pixel_weight")
         )
         clock.lap("parity chain")
+        waiting = steps.track(compiling, len(compiling), "compilers")
+        reports = [found.result() for found in waiting]
+        builds = [replace(build, compilers=found) for build, found in zip(builds, reports, strict=True)]
+        clock.lap("wait for compilers")
 
     calibrated: dict[str, Calibrated | RefineCalibration] = {**calibration.networks}
     if not isinstance(calibration.refinement, str):
@@ -213,9 +223,9 @@ def _parity(
     )
 
 
-def _refinement(calibration: Calibration, settings: RefinementSettings) -> dict[str, Any]:
+def _refinement(calibration: Calibration, settings: RefinementSettings | None) -> dict[str, Any]:
     """The manifest's `refinement`: the host's defaults, and which recogniser its targets must come from."""
-    if isinstance(calibration.refinement, str):
+    if isinstance(calibration.refinement, str) or settings is None:
         return {"steps": 0, "note": f"no refine engine: {calibration.refinement}"}
     return {
         **asdict(settings),
@@ -283,12 +293,11 @@ def _build(
         feeds,
     )
     verify.gate(spec.name, quality)
-    compilers = compile_gates(spec.name, files, all_int8=not table.floats)
-    return Build(spec, quantization, table.network, files, quality, operators, compilers, packed)
+    return Build(spec, quantization, table.network, files, quality, operators, packed=packed)
 
 
 def _refine_feeds(
-    spec: EngineSpec, calibration: Calibration, options: Options, groups: int
+    spec: EngineSpec, calibration: Calibration, settings: RefinementSettings, groups: int
 ) -> Sequence[Feeds]:
     """Trajectories of checking faces, at the latents that an INT8 engine sees."""
     graph, table = calibration.graphs["refine"], calibration.tables["refine"]
@@ -296,7 +305,7 @@ def _refine_feeds(
     some = np.linspace(0, len(images) - 1, min(REFINE_CHECK, len(images))).astype(int)
     starts = refinement_starts(calibration.graphs, images[some], their_groups[some], groups)
     quantization = decide(graph, table.ranges, corrections=table.corrections, floats=table.floats)
-    met = trajectories(session(graph), starts, options.refinement)
+    met = trajectories(session(graph), starts, settings)
     feeds = [snapped(quantization, feed) for feed in met]
     batches = [
         feeds[start :: len(feeds) // spec.batch][: spec.batch] for start in range(len(feeds) // spec.batch)

@@ -70,7 +70,7 @@ def command(
             faces.images,
             faces.groups,
             fingerprint=faces.fingerprint,
-            options=Options(samples, calibrator, target_db, seed),
+            options=Options(samples, calibrator, target_db, seed, refinement=None),
             held_out=faces.held_out,
             steps=steps,
             clock=clock,

@@ -51,6 +51,7 @@ Examples:
 @click.option(
     "--refinement", type=click.Path(path_type=Path), help="Settings that edgeage tune-refine wrote."
 )
+@click.option("--no-refine", is_flag=True, help="Make no refine engine: a third of the size, and K = 0.")
 @click.option(
     "--samples", type=int, help="Calibration images; unless given, as many (up to 600) as are stable."
 )
@@ -68,6 +69,7 @@ def command(
     evaluation: Path | None,
     judges: Path | None,
     refinement: Path | None,
+    no_refine: bool,
     samples: int | None,
     calibrator: str,
     target_db: float | None,
@@ -111,7 +113,7 @@ def command(
         name=name or out.stem,
         source=faces.source,
         fingerprint=faces.fingerprint,
-        options=Options(samples, calibrator, target_db, seed, settings),
+        options=Options(samples, calibrator, target_db, seed, None if no_refine else settings),
         force=force,
         quiet=quiet,
         held_out=faces.held_out,

@@ -123,6 +123,7 @@ def test_held_out_images_check_the_engines(tiny_folder: Path, tiny_images: Faces
         groups[:150],
         tmp_path / "x.agebundle",
         **OPTIONS,
+        options=Options(refinement=None),
         held_out=(images[150:], groups[150:]),
     )
     assert report.manifest.lineage["calibration"]["count"] == 125
@@ -145,7 +146,8 @@ def test_the_same_checkpoint_and_images_give_the_same_files(
 
 
 def _export(tiny_folder: Path, faces: Faces, out: Path, **options: Any) -> Report:
-    return export_bundle(load_checkpoint(tiny_folder), *faces, out, **{**OPTIONS, **options})
+    plain = {"options": Options(refinement=None)}  # what is tested here does not need the refine engines
+    return export_bundle(load_checkpoint(tiny_folder), *faces, out, **{**OPTIONS, **plain, **options})
 
 
 @pytest.mark.parametrize(
@@ -215,13 +217,24 @@ def test_a_checkpoint_that_diverged_is_refused(tiny_folder: Path, tiny_images: F
 
 def test_the_command_prints_one_json_document(tiny_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.agebundle"
-    arguments = [str(tiny_folder), "--calibration", "procedural:150", "--out", str(out), "--json"]
+    arguments = [
+        str(tiny_folder),
+        "--calibration",
+        "procedural:150",
+        "--out",
+        str(out),
+        "--json",
+        "--no-refine",
+    ]
     result = CliRunner().invoke(command, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     document = json.loads(result.stdout)
     assert document["bundle"] == str(out)
     assert document["quality"]["encoder"]["lsb_max"] <= 2
-    assert open_bundle(out).manifest.name == "x"
+    manifest = open_bundle(out).manifest
+    assert manifest.name == "x"
+    assert set(manifest.engines) == {"encoder", "embedder", "generator", "generator_all"}
+    assert manifest.refinement == {"steps": 0, "note": "no refine engine: not asked for"}
 
 
 def test_the_command_prints_a_table(tiny_folder: Path, tmp_path: Path) -> None:

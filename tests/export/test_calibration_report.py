@@ -31,7 +31,7 @@ def test_the_report_has_every_layer_every_trial_and_pictures(
     assert "hurts most" in shown
     report = json.loads((out / "report.json").read_text())
     tables = read_tables(out / "ranges.json")
-    assert report.keys() == {"encoder", "embedder", "generator"} == tables.keys() - {"refine"}
+    assert report.keys() == {"encoder", "embedder", "generator"} == tables.keys()
     for network, table in ((name, tables[name]) for name in report):
         entry = report[network]
         assert {trial["calibrator"] for trial in entry["trials"]} == set(CALIBRATORS)
