@@ -28,6 +28,8 @@ _MANY = 1000
 _ROUNDING_DB = 80.0
 # Of two float gradients.
 _SAME_DIRECTION = 0.999
+# Of an INT8 gradient to the float one; a single one may be off by more than their mean.
+_LEAST_GRADIENT = 0.5
 # The same link on another processor or version of a tool: how far its SQNR may be from the stated one.
 _OTHER_KERNELS_DB = 1.5
 
@@ -147,8 +149,7 @@ def fault(engine: str, link: str, found: Difference, *, exact: bool = False) -> 
             return f"differs by {found.relative:.1e} of the output's range, allowed is {TOLERANCE:.0e}"
         return None
     if former in _FLOAT:  # what quantisation costs
-        # a single gradient may be off by more than their mean
-        least = verify.MIN_COSINE if engine not in verify.REFINE else 0.5
+        least = _LEAST_GRADIENT if engine in verify.REFINE else verify.MIN_COSINE
         if not found.cosine >= least:
             return f"has cosine {found.cosine:.3f}, at least {least} is needed"
         return None

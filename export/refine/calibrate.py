@@ -23,7 +23,7 @@ from edgeage.calibration.observers import Feeds, Observer, session
 from edgeage.calibration.quantization import Quantization, decide
 from edgeage.calibration.ranges import RangeTable, TensorRange
 from edgeage.errors import EdgeageError
-from edgeage.export.refine.graph import EMBEDDER, GENERATOR, forward_name, refine_graph
+from edgeage.export.refine.graph import EMBEDDER, GENERATOR, MADE, forward_name, refine_graph
 from edgeage.export.verify import cosine, to_codes
 from edgeage.files import read_json
 from edgeage.runtime.directions import Directions
@@ -219,7 +219,7 @@ def own_name(network: str, tensor: str) -> str:
     if (network, tensor) in (("generator", "z"), ("generator", "y"), ("embedder", "embedding")):
         return tensor
     if (network, tensor) == ("embedder", "image"):
-        return f"{GENERATOR}image"
+        return MADE
     return f"{GENERATOR if network == 'generator' else EMBEDDER}{tensor}"
 
 

@@ -22,6 +22,7 @@ from edgeage.export.onnx_graph import OPSET, clean
 from edgeage.export.refine.rules import Reverse
 
 GENERATOR, EMBEDDER = "generator/", "embedder/"  # before the names of the forward networks' own tensors
+MADE = f"{GENERATOR}image"  # what G makes, and FR looks at
 INPUTS = ("z", "y", "target", "image")
 OUTPUTS = ("gradient", "embedding")
 
@@ -40,26 +41,23 @@ def refine_graph(
     """
     if not (np.isfinite(pixel_weight) and pixel_weight > 0):
         raise EdgeageError(f"the pixel weight of a refine engine is {pixel_weight}; it must be above 0")
-    forward, made, embedding = _joined(generator, embedder)
-    view = GraphView(forward)
+    view = GraphView(_joined(generator, embedder))
     reverse = Reverse(view, "z")
-    pixels = float(np.prod(view.shapes[made][1:]))
-    reverse.seed(
-        embedding, reverse.op("Sub", [embedding, "target"], f"{embedding}.difference"), pixels / pixel_weight
-    )
-    reverse.seed(made, reverse.op("Sub", [made, "image"], f"{made}.difference"))
+    pixels = float(np.prod(view.shapes[MADE][1:]))
+    distance = reverse.op("Sub", ["embedding", "target"], "embedding.difference")
+    reverse.seed("embedding", distance, pixels / pixel_weight)
+    reverse.seed(MADE, reverse.op("Sub", [MADE, "image"], f"{MADE}.difference"))
     gradient = reverse.run()
     for node in reverse.nodes:
         if gradient in node.output:
             node.output[0] = "gradient"
     nodes = _alive([*view.nodes, *reverse.nodes], set(OUTPUTS))
     constants = {**view.constants, **reverse.constants}
-    batch = view.shapes["z"][0]
-    ports = {name: view.shapes[name] for name in ("z", "y", "image")}
-    ports["target"] = view.shapes[embedding]
-    outputs = {"gradient": view.shapes["z"], "embedding": view.shapes[embedding]}
-    assert batch == ports["image"][0]
-    return _model(nodes, constants, {name: ports[name] for name in INPUTS}, outputs)
+    like = {"target": "embedding", "image": MADE, "gradient": "z"}
+    inputs, outputs = (
+        {name: view.shapes[like.get(name, name)] for name in names} for names in (INPUTS, OUTPUTS)
+    )
+    return _model(nodes, constants, inputs, outputs)
 
 
 def _alive(nodes: list[onnx.NodeProto], read: set[str]) -> list[onnx.NodeProto]:
@@ -82,8 +80,8 @@ def forward_name(tensor: str) -> tuple[str, str] | None:
     )
 
 
-def _joined(generator: onnx.ModelProto, embedder: onnx.ModelProto) -> tuple[onnx.ModelProto, str, str]:
-    """Embedder behind generator, the names of each with a prefix; the image, and the embedding."""
+def _joined(generator: onnx.ModelProto, embedder: onnx.ModelProto) -> onnx.ModelProto:
+    """(z, y) -> embedding: the embedder behind the generator, the names of each with a prefix."""
     g, f = GraphView(generator), GraphView(embedder)
     if sorted(g.inputs) != ["y", "z"] or g.outputs != ["image"] or f.inputs != ["image"]:
         raise EdgeageError(
@@ -94,12 +92,11 @@ def _joined(generator: onnx.ModelProto, embedder: onnx.ModelProto) -> tuple[onnx
         raise EdgeageError(
             f"the generator makes images {g.shapes['image']}, the embedder takes {f.shapes['image']}"
         )
-    made = f"{GENERATOR}image"
     nodes: list[onnx.NodeProto] = []
     constants = {}
     for view, prefix, outside in (
         (g, GENERATOR, {"z": "z", "y": "y"}),
-        (f, EMBEDDER, {"image": made, f.outputs[0]: "embedding"}),
+        (f, EMBEDDER, {"image": MADE, f.outputs[0]: "embedding"}),
     ):
         constants.update({f"{prefix}{name}": value for name, value in view.constants.items()})
         for node in view.nodes:
@@ -112,10 +109,7 @@ def _joined(generator: onnx.ModelProto, embedder: onnx.ModelProto) -> tuple[onnx
             copy.output.extend(outside.get(name, f"{prefix}{name}") for name in node.output)
             nodes.append(copy)
     inputs = {name: g.shapes[name] for name in ("z", "y")}
-    # the image is an output here only so that shapes are inferred for a complete graph
-    inputs["image"] = g.shapes["image"]
-    outputs = {"embedding": f.shapes[f.outputs[0]]}
-    return _model(nodes, constants, inputs, outputs), made, "embedding"
+    return _model(nodes, constants, inputs, {"embedding": f.shapes[f.outputs[0]]})
 
 
 def _model(
@@ -127,8 +121,7 @@ def _model(
     def ports(shapes: dict[str, tuple[int, ...]]) -> list[onnx.ValueInfoProto]:
         return [helper.make_tensor_value_info(k, onnx.TensorProto.FLOAT, v) for k, v in shapes.items()]
 
-    used = {name for node in nodes for name in node.input}
-    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items() if name in used]
+    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, "refine", ports(inputs), ports(outputs), tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
     return clean(model)
