@@ -22,6 +22,7 @@ from edgeage.export.verify import Quality
 from edgeage.files import new_folder, sha256, write_bytes, write_json
 from edgeage.frames import FRAMES
 from edgeage.profile import Profile
+from edgeage.runtime.bundle import PRECONDITIONER
 from edgeage.runtime.manifest import EngineEntry, EngineFile, FilePort, Manifest, stored_shape
 
 SUFFIX = ".agebundle"
@@ -77,6 +78,7 @@ class Contents:
         packed: by flavour, a file with every engine under its own signature.
         parity: the chain from torch to each engine file, see `edgeage.export.bundle_check.record`.
         refinement: the manifest's, see `edgeage.runtime.manifest`.
+        preconditioner: in the refine engines (`edgeage.export.refine.graph`), for whoever measures them.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Contents:
     parity: dict[str, Any] = field(default_factory=dict)
     packed: dict[str, bytes] = field(default_factory=dict)
     refinement: dict[str, Any] = field(default_factory=dict)
+    preconditioner: NDArray[np.float32] | None = None
 
     def engine_files(self) -> dict[str, bytes]:
         """Every engine file by its path in the bundle, the packed ones last."""
@@ -127,6 +130,8 @@ def write_bundle(out: Path, contents: Contents, *, force: bool = False) -> Manif
             write_bytes(folder / path, data)
         write_tables(folder / "ranges.json", contents.tables)
         write_bytes(folder / "golden.npz", _npz(contents.golden))
+        if contents.preconditioner is not None:
+            write_bytes(folder / PRECONDITIONER, _npz({"preconditioner": contents.preconditioner}))
         if contents.evaluation:
             write_bytes(folder / "EVALUATION.md", contents.evaluation["text"].encode())
         manifest = _manifest(folder, contents)

@@ -21,6 +21,7 @@ from edgeage.export.face_parity import Judges, Pixels, make_faces, measure_faces
 from edgeage.export.forms import ORDER, Forms, bundle_forms, checkpoint_forms
 from edgeage.export.lineage import check_checkpoint, check_lineage
 from edgeage.export.parity import Chain
+from edgeage.export.refine.graph import Objective
 from edgeage.export.verify import REFINE
 from edgeage.machine import kernel_set
 from edgeage.profile import Profile
@@ -110,11 +111,12 @@ def open_forms(bundle: Bundle, checkpoint: Checkpoint | None) -> dict[str, Forms
     """All forms of all engines; EdgeageError for another checkpoint or a file that does not load."""
     manifest = bundle.manifest
     weight = manifest.refinement.get("pixel_weight")
+    objective = None if weight is None else Objective(weight, bundle.preconditioner())
     before: dict[str, Forms] = {}
     if checkpoint is not None:
         check_checkpoint(manifest, checkpoint.sha256)
-        before = checkpoint_forms(checkpoint.networks, engine_specs(manifest.profile), None, weight)
-    files = bundle_forms(manifest.engines, shared_graphs(manifest.profile), bundle.read, weight)
+        before = checkpoint_forms(checkpoint.networks, engine_specs(manifest.profile), None, objective)
+    files = bundle_forms(manifest.engines, shared_graphs(manifest.profile), bundle.read, objective)
     return {name: {**before.get(name, {}), **forms} for name, forms in files.items()}
 
 
@@ -170,7 +172,7 @@ def record(
     golden: Golden,
     faces: Pixels,
     judges: Judges | None = None,
-    pixel_weight: float | None = None,
+    objective: Objective | None = None,
 ) -> dict[str, Any]:
     """The manifest's `parity`: what `edgeage verify` will measure again.
 
@@ -179,12 +181,12 @@ def record(
         entries, read: engines of the bundle that is being made and the bytes of its files by path.
         golden: arrays of golden.npz.
         faces: aligned, uint8 [n, S, S, 3]; a few are enough.
-        pixel_weight: of the refine engines, if there are any.
+        objective: of the refine engines, if there are any.
     """
     specs = engine_specs(checkpoint.profile)
-    before = checkpoint_forms(checkpoint.networks, specs, exported, pixel_weight)
+    before = checkpoint_forms(checkpoint.networks, specs, exported, objective)
     networks = {name: spec.network for name, spec in specs.items()}
-    files = bundle_forms(entries, networks, read, pixel_weight)
+    files = bundle_forms(entries, networks, read, objective)
     forms = {name: {**before[name], **files[name]} for name in files}
     groups = checkpoint.profile.groups
     made = make_faces(forms, faces, len(groups))

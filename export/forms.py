@@ -17,7 +17,7 @@ from edgeage.calibration.observers import Feeds, session
 from edgeage.errors import EdgeageError
 from edgeage.export.engines import EngineSpec
 from edgeage.export.onnx_graph import trace, with_batch
-from edgeage.export.refine.graph import INPUTS, refine_graph
+from edgeage.export.refine.graph import INPUTS, Objective, refine_graph
 from edgeage.export.verify import REFINE
 from edgeage.runtime.engines.litert import TfliteEngine
 from edgeage.runtime.manifest import EngineEntry, EngineFile, Port
@@ -43,7 +43,7 @@ def bundle_forms(
     entries: Mapping[str, EngineEntry],
     networks: Mapping[str, str],
     read: Callable[[str], bytes],
-    pixel_weight: float | None = None,
+    objective: Objective | None = None,
 ) -> dict[str, Forms]:
     """The forms that a bundle's files are, by engine.
 
@@ -51,7 +51,7 @@ def bundle_forms(
         entries: of the manifest.
         networks: engine -> engine of batch 1 whose float graph it shares (generator_all -> generator).
         read: bytes of a file by its path in the bundle.
-        pixel_weight: of the refine engines, whose float graph is made again from those of G and FR.
+        objective: of the refine engines, whose float graph is made again from those of G and FR.
 
     A second file of the same kind is named with it: "int8 (all.tflite)". Raises EdgeageError if a file does
     not load or has other ports than the manifest says.
@@ -70,14 +70,14 @@ def bundle_forms(
             if float_file is not None:
                 model = _load(read(float_file.file), float_file.file)
                 forms["onnx"] = onnx_form(with_batch(model, entry.inputs[0].shape[0]), entry, float_file.file)
-        if name in REFINE and pixel_weight is not None:
-            forms["onnx"] = _float_refinement(entries, read, pixel_weight, entry)
+        if name in REFINE and objective is not None:
+            forms["onnx"] = _float_refinement(entries, read, objective, entry)
         found[name] = forms
     return found
 
 
 def _float_refinement(
-    entries: Mapping[str, EngineEntry], read: Callable[[str], bytes], pixel_weight: float, entry: EngineEntry
+    entries: Mapping[str, EngineEntry], read: Callable[[str], bytes], objective: Objective, entry: EngineEntry
 ) -> Form:
     graphs = []
     for network in ("generator", "embedder"):
@@ -85,7 +85,7 @@ def _float_refinement(
         if path is None:
             raise EdgeageError(f"the bundle has no float ONNX of the {network}; export it again")
         graphs.append(_load(read(path), path))
-    model = refine_graph(graphs[0], graphs[1], pixel_weight)
+    model = refine_graph(graphs[0], graphs[1], objective)
     return onnx_form(with_batch(model, entry.inputs[0].shape[0]), entry, "the refinement step")
 
 
@@ -93,21 +93,21 @@ def checkpoint_forms(
     networks: Mapping[str, torch.nn.Module],
     specs: Mapping[str, EngineSpec],
     exported: Mapping[str, onnx.ModelProto] | None = None,
-    pixel_weight: float | None = None,
+    objective: Objective | None = None,
 ) -> dict[str, Forms]:
     """The forms that come before a bundle, by engine.
 
     Args:
         networks: of the checkpoint, in eval mode.
         exported: what torch's exporter wrote for each network, if it ran already; it runs here otherwise.
-        pixel_weight: of the refine engines, if the bundle has them.
+        objective: of the refine engines, if the bundle has them.
     """
     graphs = dict(exported or {})
     found: dict[str, Forms] = {}
     for spec in specs.values():
         if spec.network == "refine":
-            if pixel_weight is not None:
-                found[spec.name] = {"torch": _autograd(networks, pixel_weight)}
+            if objective is not None:
+                found[spec.name] = {"torch": _autograd(networks, objective)}
             continue
         network = networks[spec.network]
         if spec.network not in graphs:
@@ -121,7 +121,7 @@ def checkpoint_forms(
     return found
 
 
-def _autograd(networks: Mapping[str, torch.nn.Module], pixel_weight: float) -> Form:
+def _autograd(networks: Mapping[str, torch.nn.Module], objective: Objective) -> Form:
     """The refinement step by torch's own derivatives: what the reverse rules are measured against."""
 
     def run(feeds: Feeds) -> Outputs:
@@ -132,10 +132,12 @@ def _autograd(networks: Mapping[str, torch.nn.Module], pixel_weight: float) -> F
         made = networks["generator"](z, y)
         embedding = networks["embedder"](made)
         pixels = (made - image).pow(2).mean((1, 2, 3))
-        loss = (embedding - target).pow(2).sum(1) + pixel_weight * pixels
+        loss = (embedding - target).pow(2).sum(1) + objective.pixel_weight * pixels
         (gradient,) = torch.autograd.grad(loss.sum(), z)
         # in the units of `edgeage.export.refine.graph`
-        unit = made[0].numel() / (2 * pixel_weight)
+        unit = made[0].numel() / (2 * objective.pixel_weight)
+        if objective.preconditioner is not None:
+            gradient = gradient @ torch.from_numpy(objective.preconditioner)
         return {"gradient": (gradient * unit).numpy(), "embedding": embedding.detach().numpy()}
 
     return run

@@ -37,6 +37,7 @@ from edgeage.export.model_card import data_terms
 from edgeage.export.progress import Clock, Steps
 from edgeage.export.qdq import to_qdq
 from edgeage.export.refine.calibrate import RefineCalibration, RefinementSettings, snapped, trajectories
+from edgeage.export.refine.graph import Objective
 from edgeage.export.tflite.lowering import IO, pack, to_tflite
 from edgeage.groups import one_hot
 from edgeage.runtime.manifest import Manifest
@@ -156,9 +157,9 @@ def export_bundle(
             for flavour, io in _TFLITE_IO.items()
         }
         refinement = _refinement(calibration, options.refinement)
-        parity = _parity(
-            checkpoint, calibration, builds, packed, golden, judges, refinement.get("pixel_weight")
-        )
+        step = calibration.refinement
+        objective = None if isinstance(step, str) else step.objective
+        parity = _parity(checkpoint, calibration, builds, packed, golden, judges, objective)
         clock.lap("parity chain")
         waiting = steps.track(compiling, len(compiling), "compilers")
         reports = [found.result() for found in waiting]
@@ -191,6 +192,7 @@ def export_bundle(
         evaluation=evaluation,
         parity=parity,
         refinement=refinement,
+        preconditioner=None if objective is None else objective.preconditioner,
     )
     manifest = write_bundle(out, contents, force=force)
     clock.lap("write the bundle")
@@ -205,7 +207,7 @@ def _parity(
     packed: dict[str, bytes],
     golden: dict[str, NDArray[Any]],
     judges: Judges | None,
-    pixel_weight: float | None,
+    objective: Objective | None,
 ) -> dict[str, Any]:
     """The chain from torch to each engine file, for the manifest."""
     faces, _ = calibration.check
@@ -219,7 +221,7 @@ def _parity(
         golden,
         to_pixels(faces[:: max(len(faces) // PARITY_FACES, 1)][:PARITY_FACES]),  # sorted by age, often
         judges,
-        pixel_weight,
+        objective,
     )
 
 
@@ -228,7 +230,7 @@ def _refinement(calibration: Calibration, settings: RefinementSettings | None) -
     if isinstance(calibration.refinement, str) or settings is None:
         return {"steps": 0, "note": f"no refine engine: {calibration.refinement}"}
     return {
-        **asdict(settings),
+        **{key: value for key, value in asdict(settings).items() if key != "preconditioner"},
         "embedder": calibration.tables["embedder"].network,
         "note": "z is the encoder's output, refined in fixed steps towards the face's own embedding",
     }

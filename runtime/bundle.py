@@ -7,6 +7,7 @@ was checked is what runs. Opening also compares the list of files; `verify` read
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import zipfile
@@ -14,11 +15,15 @@ import zlib
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgeage.errors import EdgeageError
 from edgeage.runtime.fields import safe_path
 from edgeage.runtime.manifest import Manifest
 
 ENVIRONMENT = "EDGEAGE_BUNDLE"
+PRECONDITIONER = "preconditioner.npz"
 SHIPPED = Path("models") / "edge64.agebundle"
 # A zip can promise a terabyte in a kilobyte; no file of a bundle comes near this.
 MAX_FILE_BYTES = 1 << 30
@@ -65,6 +70,18 @@ class Bundle:
                 f"{self.path}: {name} was changed (its sha256 differs); copy or export it again"
             )
         return content
+
+    def preconditioner(self) -> NDArray[np.float32] | None:
+        """[L, L], what the refine engines multiply their gradient by; None if they do not."""
+        if PRECONDITIONER not in self.manifest.files:
+            return None
+        try:
+            with np.load(io.BytesIO(self.read(PRECONDITIONER)), allow_pickle=False) as arrays:
+                return np.asarray(arrays["preconditioner"], np.float32)
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise EdgeageError(
+                f"{self.path}: {PRECONDITIONER} cannot be read ({error}); export again"
+            ) from None
 
     def sizes(self) -> dict[str, int]:
         """Bytes of every file but manifest.json, uncompressed."""

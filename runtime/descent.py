@@ -55,7 +55,7 @@ class Descent:
     def descend(self) -> None:
         """Take the steps, and look at where each face ends."""
         count, size = self._given["z"].shape
-        directions = Directions(self._options.method, (count, size))
+        directions = Directions(self._options.method, (count, size), self._options.momentum)
         going = np.arange(count)
         for k in range(self._options.steps):
             if not len(going):

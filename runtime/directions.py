@@ -42,13 +42,15 @@ class Directions:
     """Directions for `shape` = (faces, latent size); each face's depends on its own gradients alone.
 
     "sign" is +-1 per dimension; "normalised" is the gradient with a root mean square of 1, so that a step has
-    the same size as with "sign"; "adam" is Adam's.
+    the same size as with "sign"; "adam" is Adam's. `momentum`, for "normalised": what the earlier directions
+    still count, each times it once a step; their sum is normalised again.
     """
 
-    def __init__(self, method: str, shape: tuple[int, int]) -> None:
-        self._method = method
+    def __init__(self, method: str, shape: tuple[int, int], momentum: float = 0.0) -> None:
+        self._method, self._momentum = method, momentum
+        self._mean = np.zeros(shape)
         if method == "adam":
-            self._mean, self._square = np.zeros(shape), np.zeros(shape)
+            self._square = np.zeros(shape)
 
     def __call__(
         self, gradient: NDArray[np.float32], faces: NDArray[np.intp], step: int
@@ -61,8 +63,8 @@ class Directions:
             return np.asarray(np.sign(gradient), np.float32)
         exact = gradient.astype(np.float64)  # squares of float32 neither vanish nor overflow
         if self._method == "normalised":
-            size = np.sqrt(np.square(exact).mean(axis=1, keepdims=True))
-            return np.asarray(exact / size, np.float32)
+            self._mean[faces] = self._momentum * self._mean[faces] + _normalised(exact)
+            return np.asarray(_normalised(self._mean[faces]), np.float32)
         mean = _BETA_1 * self._mean[faces] + (1 - _BETA_1) * exact
         square = _BETA_2 * self._square[faces] + (1 - _BETA_2) * np.square(exact)
         self._mean[faces], self._square[faces] = mean, square
@@ -70,3 +72,10 @@ class Directions:
         # Adam's epsilon would make the direction depend on the gradient's scale; 0 / 0 is no step.
         steps = np.divide(mean, np.sqrt(square), out=np.zeros_like(mean), where=square > 0)
         return steps.astype(np.float32)
+
+
+def _normalised(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows with a root mean square of 1; a row of zeros stays as it is."""
+    size = np.sqrt(np.square(rows).mean(axis=1, keepdims=True))
+    unit: NDArray[np.float64] = np.divide(rows, size, out=np.zeros_like(rows), where=size > 0)
+    return unit

@@ -34,6 +34,7 @@ class RefinementOptions:
         step: first change of each latent dimension (root mean square); z has unit scale.
         decay: factor from one step's size to the next, in (0, 1].
         method: "sign", "normalised" or "adam".
+        momentum: what earlier directions still count, in [0, 1); with "normalised" alone, see `Directions`.
         deadline_ms: milliseconds that all faces of one call may take together; None is no limit.
         tolerance: a face whose cosine rose by less than this over the last step stops; None is never.
     """
@@ -42,6 +43,7 @@ class RefinementOptions:
     step: float = 0.2
     decay: float = 0.85
     method: str = "sign"
+    momentum: float = 0.0
     deadline_ms: float | None = None
     tolerance: float | None = None
 
@@ -56,14 +58,17 @@ class RefinementOptions:
             )
         _check_number("step", self.step, "a number above 0, at most 10", lambda value: 0 < value <= 10)
         _check_number("decay", self.decay, "a number above 0, at most 1", lambda value: 0 < value <= 1)
+        _check_number("momentum", self.momentum, "a number, 0 or more, below 1", lambda value: 0 <= value < 1)
+        if self.momentum and self.method != "normalised":
+            raise EdgeageError(f"momentum is for normalised steps; with {self.method!r} it must be 0")
         for name in ("deadline_ms", "tolerance"):
             if getattr(self, name) is not None:
                 _check_number(name, getattr(self, name), "a number, 0 or more", lambda value: value >= 0)
 
     @classmethod
     def from_manifest(cls, refinement: Mapping[str, Any]) -> RefinementOptions:
-        """The defaults in a manifest's `refinement`: its steps, step, decay and method."""
-        names = ("steps", "step", "decay", "method")
+        """The defaults in a manifest's `refinement`: its steps, step, decay, method and momentum."""
+        names = ("steps", "step", "decay", "method", "momentum")
         return cls(**{name: refinement[name] for name in names if name in refinement})
 
 

@@ -21,13 +21,15 @@ from tqdm import tqdm
 from edgeage.errors import EdgeageError
 from edgeage.runtime.directions import Directions
 from edgeage.runtime.refinement import RefinementOptions
+from edgeage.train.curvature import Curvature
 from edgeage.train.latent_optimization import Embedder, Face, Generator, RefinementSettings, losses
 from edgeage.train.teacher import Teacher
 
 METHODS = ("sign", "normalised", "adam")
 # How much of the teacher's cosine a unit of mean squared error is worth: 1 dB at 23.5 dB for 0.01 of cosine.
 PIXEL_PRICE = 2.5
-_FIRST = {"method": "sign", "pixel_weight": 20.0, "step": 0.2, "decay": 0.85}  # what was used before
+# What was used before.
+_FIRST = {"method": "sign", "pixel_weight": 20.0, "step": 0.2, "decay": 0.85, "momentum": 0.0}
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Trial:
 
     Attributes:
         sizes: of the steps, one for each.
+        preconditioned: whether the gradient is multiplied by the preconditioner for that pixel weight.
         teacher_cosine, own_cosine: mean cosine of the refined face to the real one, by the second net and by
             the recogniser of the loss.
         mse: mean squared pixel error, images in [-1, 1].
@@ -44,6 +47,8 @@ class Trial:
     method: str
     pixel_weight: float
     sizes: tuple[float, ...]
+    momentum: float
+    preconditioned: bool
     teacher_cosine: float
     own_cosine: float
     mse: float
@@ -63,6 +68,7 @@ class Bench:
 
     Attributes:
         latent: z = E(x) [n, L]; face: the images, conditions and targets that belong to it.
+        curvature: of the loss, at faces of the training part.
     """
 
     generator: Generator
@@ -70,17 +76,21 @@ class Bench:
     teacher: Teacher
     latent: Tensor
     face: Face
+    curvature: Curvature
 
     def run(
         self,
         method: str,
         pixel_weight: float,
         sizes: Sequence[float],
-        preconditioner: NDArray[np.float64] | None = None,
+        momentum: float = 0.0,
+        *,
+        preconditioned: bool = True,
     ) -> Trial:
         """Steps of these sizes from E(x); each face keeps the best latent by cosine, as on the device."""
         settings = RefinementSettings("euclidean", pixel_weight)
-        directions = Directions(method, (len(self.latent), self.latent.shape[1]))
+        directions = Directions(method, (len(self.latent), self.latent.shape[1]), momentum)
+        preconditioner = self.curvature.preconditioner(pixel_weight)
         rows = np.arange(len(self.latent))
         z = self.latent.detach()
         best, best_cosine = z, torch.full((len(z),), -torch.inf)
@@ -90,8 +100,8 @@ class Bench:
             best = torch.where(better[:, None], z, best)
             best_cosine = torch.where(better, cosine, best_cosine)
             if k < len(sizes):
-                if preconditioner is not None:
-                    gradient = (gradient @ preconditioner).astype(np.float32)
+                if preconditioned:
+                    gradient = gradient @ preconditioner
                 z = z - sizes[k] * torch.from_numpy(directions(gradient, rows, k))
         with torch.no_grad():
             made = self.generator(best, self.face.conditions)
@@ -100,6 +110,8 @@ class Bench:
             method,
             pixel_weight,
             tuple(sizes),
+            momentum,
+            preconditioned,
             teacher_cosine=float(F.cosine_similarity(wanted, found).mean()),
             own_cosine=float(best_cosine.mean()),
             mse=float((made - self.face.images).pow(2).mean()),
@@ -114,10 +126,10 @@ class Bench:
 
 
 def tune(bench: Bench, steps: int, trials: int, seed: int, *, progress: bool = False) -> dict[str, Any]:
-    """Search the method, the pixel weight, the first step and its decay for K = `steps`.
+    """Search the method, the pixel weight, the first step, its decay and momentum for K = `steps`.
 
-    Returns JSON: the chosen settings (what `edgeage export --refinement` reads), every trial, the chosen one
-    at other K, and beside it what free step sizes and a constant preconditioner would add.
+    Returns JSON: the chosen settings and the preconditioner (what `edgeage export --refinement` reads), every
+    trial, the chosen one at other K and without the preconditioner, and what free step sizes would add.
 
     Raises EdgeageError for steps or trials below 1.
     """
@@ -127,63 +139,59 @@ def tune(bench: Bench, steps: int, trials: int, seed: int, *, progress: bool = F
     plans = [_FIRST, *(_draw(random) for _ in range(trials - 1))]
     tried: list[tuple[dict[str, Any], Trial]] = []
     for plan in _bar(plans, "search", progress):
-        RefinementOptions(steps, plan["step"], plan["decay"], plan["method"])  # what the device would refuse
-        tried.append((plan, bench.run(plan["method"], plan["pixel_weight"], _sizes(plan, steps))))
+        RefinementOptions(steps, **{k: v for k, v in plan.items() if k != "pixel_weight"})  # as the device
+        tried.append((plan, _try(bench, plan, steps)))
     best_plan, best = max(tried, key=lambda one: one[1].score)
 
     free = best
     for _ in _bar(range(max(trials // 3, 1)), "free step sizes", progress):
         sizes = tuple(float(s * np.exp(random.normal(0, 0.25))) for s in free.sizes)
-        free = max(free, bench.run(best.method, best.pixel_weight, sizes), key=lambda trial: trial.score)
-    preconditioner = constant_preconditioner(bench, best.pixel_weight)
-    preconditioned = max(
-        (
-            bench.run("normalised", best.pixel_weight, [factor * s for s in best.sizes], preconditioner)
-            for factor in _bar((0.5, 1.0, 2.0), "preconditioner", progress)
-        ),
-        key=lambda trial: trial.score,
-    )
-    start = bench.run("sign", best.pixel_weight, ())
+        trial = bench.run(best.method, best.pixel_weight, sizes, best.momentum)
+        free = max(free, trial, key=lambda trial: trial.score)
+    rows = {
+        "start": bench.run("sign", best.pixel_weight, ()),
+        "before": _try(bench, _FIRST, steps, preconditioned=False),
+        "chosen": best,
+        "chosen, not preconditioned": _try(bench, best_plan, steps, preconditioned=False),
+        "free step sizes": free,
+    }
     return {
-        "schema": 1,
+        "schema": 2,
         "settings": {"steps": steps, **{key: _rounded(value) for key, value in best_plan.items()}},
+        "preconditioner": _as_text(bench.curvature.preconditioner(_rounded(best.pixel_weight))),
         "faces": len(bench.latent),
         "seed": seed,
         "pixel_price": PIXEL_PRICE,
-        "start": start.to_dict(),
-        "chosen": best.to_dict(),
-        "before": tried[0][1].to_dict(),
-        "free step sizes": free.to_dict(),
-        "constant preconditioner": preconditioned.to_dict(),
+        "rows": {name: trial.to_dict() for name, trial in rows.items()},
         "by_steps": {
-            str(k): bench.run(best.method, best.pixel_weight, _sizes(best_plan, k)).to_dict()
-            for k in _bar((1, 3, 5, 8), "other K", progress)
+            str(k): _try(bench, best_plan, k).to_dict() for k in _bar((1, 3, 5, 8), "other K", progress)
         },
         "trials": [trial.to_dict() for _, trial in tried],
     }
 
 
-def constant_preconditioner(bench: Bench, pixel_weight: float) -> NDArray[np.float64]:
-    """(C + eps I)^(-1/2) of the gradients' second moment C at E(x): one matrix for every face and step."""
-    gradient, _ = bench.gradient(bench.latent, RefinementSettings("euclidean", pixel_weight))
-    moment = gradient.T.astype(np.float64) @ gradient / len(gradient)
-    values, vectors = np.linalg.eigh(moment)
-    scales: NDArray[np.float64] = (np.maximum(values, 0) + 0.1 * values.mean()) ** -0.5
-    return (vectors * scales) @ vectors.T
+def _try(bench: Bench, plan: dict[str, Any], steps: int, *, preconditioned: bool = True) -> Trial:
+    sizes = [plan["step"] * plan["decay"] ** k for k in range(steps)]
+    return bench.run(
+        plan["method"], plan["pixel_weight"], sizes, plan["momentum"], preconditioned=preconditioned
+    )
 
 
 def _draw(random: np.random.Generator) -> dict[str, Any]:
+    method = str(random.choice(METHODS))
     return {
-        "method": str(random.choice(METHODS)),
+        "method": method,
         # with less than this INT8 gradients lose their direction (cosine 0.91 at 15, 0.86 at 7)
         "pixel_weight": float(np.exp(random.uniform(np.log(15), np.log(60)))),
         "step": float(np.exp(random.uniform(np.log(0.1), np.log(0.6)))),
         "decay": float(random.uniform(0.5, 1.0)),
+        "momentum": float(random.uniform(0.0, 0.6)) if method == "normalised" else 0.0,
     }
 
 
-def _sizes(plan: dict[str, Any], steps: int) -> list[float]:
-    return [plan["step"] * plan["decay"] ** k for k in range(steps)]
+def _as_text(matrix: NDArray[np.float32]) -> list[str]:
+    """One line of JSON for each row."""
+    return [" ".join(f"{value:.6g}" for value in row) for row in matrix.tolist()]
 
 
 def _rounded(value: Any) -> Any:

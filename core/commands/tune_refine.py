@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+CURVATURE_FACES = 72  # of the training part, for the preconditioner
+
 
 @click.command(
     epilog="""\b
@@ -40,7 +42,8 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Tune the latent refinement: method, step, decay and pixel weight, by random search.
+    """Tune the latent refinement: method, step, decay, momentum and pixel weight, by random search, and the
+    preconditioner of its gradient.
 
     Ways of stepping are scored by the teacher, which is not in the loss, and by pixels, on the validation
     part of the training's faces. The judges take no part.
@@ -51,6 +54,7 @@ def command(
     from edgeage.files import write_json
     from edgeage.train.calibration_faces import calibration_faces
     from edgeage.train.checkpoint import load_checkpoint
+    from edgeage.train.curvature import curvature
     from edgeage.train.evaluation.outputs import Model, tensors
     from edgeage.train.evaluation.pictures import spread
     from edgeage.train.latent_optimization import Face
@@ -70,23 +74,31 @@ def command(
     images, groups = found.held_out[0][rows], found.held_out[1][rows]
     model = Model(checkpoint)
     real, conditions = tensors(images), model.condition(groups)
+    some = spread(found.groups, CURVATURE_FACES)
+    curved = curvature(
+        model.generator,
+        model.embedder,
+        model.encode(found.images[some]),
+        model.condition(found.groups[some]),
+        progress=not (quiet or as_json),
+    )
     bench = Bench(
         model.generator,
         model.embedder,
         Teacher(teacher, threads),
         model.encode(images),
         Face.of(real, conditions, model.embedder),
+        curved,
     )
     report = tune(bench, steps, trials, seed, progress=not (quiet or as_json))
     write_json(out, {"checkpoint": checkpoint.sha256, **report})
     if as_json:
         click.echo(json.dumps(report))
         return
-    click.echo(f"{'':24}teacher    own  pixels (mse)  score")
-    for name in ("start", "before", "chosen", "free step sizes", "constant preconditioner"):
-        figures = report[name]
+    click.echo(f"{'':26}teacher    own  pixels (mse)  score")
+    for name, figures in report["rows"].items():
         click.echo(
-            f"{name:24}{figures['teacher_cosine']:7.4f}{figures['own_cosine']:7.4f}"
+            f"{name:26}{figures['teacher_cosine']:7.4f}{figures['own_cosine']:7.4f}"
             f"{figures['mse']:14.5f}{figures['score']:7.4f}"
         )
     chosen = report["settings"]

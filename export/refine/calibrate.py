@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from edgeage.calibration.calibrators import CALIBRATORS, calibrate
 from edgeage.calibration.graph import GraphView
@@ -23,7 +24,7 @@ from edgeage.calibration.observers import Feeds, Observer, session
 from edgeage.calibration.quantization import Quantization, decide
 from edgeage.calibration.ranges import RangeTable, TensorRange
 from edgeage.errors import EdgeageError
-from edgeage.export.refine.graph import EMBEDDER, GENERATOR, MADE, forward_name, refine_graph
+from edgeage.export.refine.graph import EMBEDDER, GENERATOR, MADE, Objective, forward_name, refine_graph
 from edgeage.export.verify import cosine, to_codes
 from edgeage.files import read_json
 from edgeage.runtime.directions import Directions
@@ -42,7 +43,8 @@ class RefinementSettings:
         pixel_weight: of the mean squared pixel error against the squared distance of raw embeddings.
         steps: K.
         step: first change of each latent dimension; decay: factor from one step to the next.
-        method: how the host steps, see `edgeage.runtime.refinement`.
+        method, momentum: how the host steps, see `edgeage.runtime.refinement`.
+        preconditioner: [L, L], see `edgeage.export.refine.graph`.
     """
 
     pixel_weight: float = 20.0
@@ -50,6 +52,12 @@ class RefinementSettings:
     step: float = 0.2
     decay: float = 0.85
     method: str = "sign"
+    momentum: float = 0.0
+    preconditioner: NDArray[np.float32] | None = None
+
+    @property
+    def objective(self) -> Objective:
+        return Objective(self.pixel_weight, self.preconditioner)
 
 
 def read_settings(path: Path, checkpoint: str) -> RefinementSettings:
@@ -63,8 +71,10 @@ def read_settings(path: Path, checkpoint: str) -> RefinementSettings:
             step=float(settings["step"]),
             decay=float(settings["decay"]),
             method=str(settings["method"]),
+            momentum=float(settings["momentum"]),
+            preconditioner=np.array([row.split() for row in found["preconditioner"]], np.float32),
         )
-    except (TypeError, KeyError, ValueError) as error:
+    except (AttributeError, TypeError, KeyError, ValueError) as error:
         raise EdgeageError(
             f"{path} holds no refinement settings ({error!r}); run edgeage tune-refine"
         ) from None
@@ -73,7 +83,9 @@ def read_settings(path: Path, checkpoint: str) -> RefinementSettings:
             f"{path} was tuned for checkpoint {str(of)[:12]}..., this one is {checkpoint[:12]}...; "
             "run edgeage tune-refine on it"
         )
-    RefinementOptions(read.steps, read.step, read.decay, read.method)  # what the device would refuse
+    RefinementOptions(
+        read.steps, read.step, read.decay, read.method, read.momentum
+    )  # what the device would refuse
     return read
 
 
@@ -81,12 +93,14 @@ def read_settings(path: Path, checkpoint: str) -> RefinementSettings:
 class RefineCalibration:
     """
     Attributes:
+        objective: what it goes down.
         graph: the float refinement step.
         table: its ranges.
         trials: mean cosine of the INT8 gradient by calibrator of the reverse pass.
         chosen: the best of them.
     """
 
+    objective: Objective
     graph: onnx.ModelProto
     table: RangeTable
     trials: dict[str, float]
@@ -127,7 +141,7 @@ def calibrate_refinement(
 
     Raises NoReverseRule if an operator has no reverse rule.
     """
-    graph = refine_graph(generator, embedder, settings.pixel_weight)
+    graph = refine_graph(generator, embedder, settings.objective)
     running = session(graph)
     feeds = trajectories(running, starts, settings)
     histograms = Observer(graph).observe(track(feeds, len(feeds)))
@@ -165,7 +179,7 @@ def calibrate_refinement(
         corrections=corrections,
         floats=sorted(floats),
     )
-    return RefineCalibration(graph, table, trials, chosen)
+    return RefineCalibration(settings.objective, graph, table, trials, chosen)
 
 
 def starting_points(
@@ -183,7 +197,7 @@ def trajectories(running: Any, starts: Sequence[Feeds], settings: RefinementSett
     found: list[Feeds] = []
     for start in starts:
         z = start["z"]
-        directions, rows = Directions(settings.method, z.shape), np.arange(len(z))
+        directions, rows = Directions(settings.method, z.shape, settings.momentum), np.arange(len(z))
         count = max(settings.steps, 1)
         for k in range(count):
             found.append({**start, "z": z})

@@ -6,14 +6,19 @@ refine(z, y, target, image) -> (gradient, embedding) with
 
 The gradient is that of N / (2 pixel_weight) * L, N = values of an image: then the pixel term's part is
 G(z, y) - image as it is, and the identity term's factor goes into the weights that it meets first. Whoever
-steps along it needs its direction alone. The loss is that of raw embeddings: as good as the cosine
-(FINDINGS, section 3), and its seed is one subtraction, where the cosine needs norms that no INT8 kernel has.
+steps along it needs its direction alone. A preconditioner, one matrix for all faces, is multiplied into the
+last dense layer and costs nothing; what comes out is then the direction of a Newton-like step. The loss is
+that of raw embeddings: as good as the cosine, and its seed is one subtraction, where the cosine needs norms
+that no INT8 kernel has.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edgeage.calibration.graph import GraphView
@@ -27,27 +32,45 @@ INPUTS = ("z", "y", "target", "image")
 OUTPUTS = ("gradient", "embedding")
 
 
+@dataclass(frozen=True)
+class Objective:
+    """What a refine engine goes down.
+
+    Attributes:
+        pixel_weight: of the mean squared pixel error, above 0.
+        preconditioner: [L, L], symmetric, that the gradient is multiplied by; None is the gradient itself.
+    """
+
+    pixel_weight: float
+    preconditioner: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.pixel_weight) and self.pixel_weight > 0):
+            raise EdgeageError(
+                f"the pixel weight of a refine engine is {self.pixel_weight}; it must be above 0"
+            )
+
+
 def refine_graph(
-    generator: onnx.ModelProto, embedder: onnx.ModelProto, pixel_weight: float
+    generator: onnx.ModelProto, embedder: onnx.ModelProto, objective: Objective
 ) -> onnx.ModelProto:
     """The refinement step of two canonical graphs (see `edgeage.export.onnx_graph`).
 
     Args:
         generator: (z, y) -> image.
         embedder: image -> embedding (raw).
-        pixel_weight: of the mean squared pixel error, above 0.
 
     Raises EdgeageError if the two do not fit, and NoReverseRule, by its name, for an operator without a rule.
     """
-    if not (np.isfinite(pixel_weight) and pixel_weight > 0):
-        raise EdgeageError(f"the pixel weight of a refine engine is {pixel_weight}; it must be above 0")
     view = GraphView(_joined(generator, embedder))
     reverse = Reverse(view, "z")
     pixels = float(np.prod(view.shapes[MADE][1:]))
     distance = reverse.op("Sub", ["embedding", "target"], "embedding.difference")
-    reverse.seed("embedding", distance, pixels / pixel_weight)
+    reverse.seed("embedding", distance, pixels / objective.pixel_weight)
     reverse.seed(MADE, reverse.op("Sub", [MADE, "image"], f"{MADE}.difference"))
     gradient = reverse.run()
+    if objective.preconditioner is not None:
+        gradient = _preconditioned(reverse, gradient, objective.preconditioner)
     for node in reverse.nodes:
         if gradient in node.output:
             node.output[0] = "gradient"
@@ -58,6 +81,21 @@ def refine_graph(
         {name: view.shapes[like.get(name, name)] for name in names} for names in (INPUTS, OUTPUTS)
     )
     return _model(nodes, constants, inputs, outputs)
+
+
+def _preconditioned(reverse: Reverse, gradient: str, matrix: NDArray[np.float32]) -> str:
+    """The gradient [1, L] times `matrix`, which goes into the dense layer that ends the reverse pass."""
+    width = reverse.shape("z")[1]
+    if matrix.shape != (width, width):
+        raise EdgeageError(
+            f"the preconditioner is {' x '.join(map(str, matrix.shape))}, the latent has {width} dimensions"
+        )
+    last = reverse.nodes[-1]
+    if last.op_type == "Gemm" and last.output[0] == gradient and len(last.input) == 2:
+        weight = reverse.constants[last.input[1]].astype(np.float64)  # [L, hidden]
+        reverse.constant(last.input[1], matrix.astype(np.float64).T @ weight)
+        return gradient
+    return reverse.op("Gemm", [gradient, reverse.constant("preconditioner", matrix)], "z")
 
 
 def _alive(nodes: list[onnx.NodeProto], read: set[str]) -> list[onnx.NodeProto]:

@@ -32,6 +32,21 @@ def test_sign_and_normalised_by_hand() -> None:
     np.testing.assert_allclose(along / along[:, :1], GRADIENTS[1] / GRADIENTS[1][:, :1], rtol=1e-5)
 
 
+def test_momentum_sums_earlier_directions_and_normalises_again() -> None:
+    directions, units = Directions("normalised", (4, 20), momentum=0.4), []
+    for k, gradient in enumerate(GRADIENTS):
+        units.append(gradient / np.sqrt(np.square(gradient).mean(axis=1, keepdims=True)))
+        whole = sum(0.4 ** (k - j) * unit for j, unit in enumerate(units))
+        wanted = whole / np.sqrt(np.square(whole).mean(axis=1, keepdims=True))
+        np.testing.assert_allclose(directions(gradient, ALL, k), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_directions_that_cancel_give_no_step() -> None:
+    directions = Directions("normalised", (4, 20), momentum=1.0)
+    assert directions(GRADIENTS[0], ALL, 0).any()
+    assert not directions(-GRADIENTS[0], ALL, 1).any()
+
+
 def test_adam_is_that_of_its_authors() -> None:
     mean = square = 0.0
     for k, (found, gradient) in enumerate(zip(directions("adam"), GRADIENTS.astype(float), strict=True), 1):

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from edgeage.errors import EdgeageError
-from edgeage.train.latent_optimization import Face, RefinementSettings
-from edgeage.train.refinement_tuning import Bench, constant_preconditioner, tune
+from edgeage.train.curvature import curvature
+from edgeage.train.latent_optimization import Face
+from edgeage.train.refinement_tuning import Bench, tune
 
 LATENT, SIZE, FACES = 6, 4, 5
+DIFFER = ("preconditioned", "teacher_cosine", "own_cosine", "mse", "score")
 
 
 class Second:
@@ -42,7 +44,8 @@ def bench() -> Bench:
     images = generator(truth, y)
     start = truth + 0.6 * _matrix(8, FACES, LATENT)
     second: Any = Second()
-    return Bench(generator, embedder, second, start, Face.of(images, y, embedder))
+    curved = curvature(generator, embedder, start, y)
+    return Bench(generator, embedder, second, start, Face.of(images, y, embedder), curved)
 
 
 def test_steps_bring_the_second_net_and_the_pixels_nearer(bench: Bench) -> None:
@@ -55,22 +58,22 @@ def test_steps_bring_the_second_net_and_the_pixels_nearer(bench: Bench) -> None:
 def test_the_best_trial_is_chosen_and_the_first_is_what_was_used_before(bench: Bench) -> None:
     found = tune(bench, steps=3, trials=6, seed=4)
     assert len(found["trials"]) == 6
-    assert found["trials"][0] == found["before"]
-    assert found["chosen"]["score"] == max(trial["score"] for trial in found["trials"])
+    rows = found["rows"]
+    assert found["trials"][0] == {**rows["before"], **{k: found["trials"][0][k] for k in DIFFER}}
+    assert rows["chosen"]["score"] == max(trial["score"] for trial in found["trials"])
     assert found["settings"]["steps"] == 3
-    assert found["settings"]["method"] == found["chosen"]["method"]
-    assert found["free step sizes"]["score"] >= found["chosen"]["score"]
+    assert found["settings"]["method"] == rows["chosen"]["method"]
+    assert rows["free step sizes"]["score"] >= rows["chosen"]["score"]
+    assert [row["preconditioned"] for row in rows.values()] == [True, False, True, False, True]
     assert set(found["by_steps"]) == {"1", "3", "5", "8"}
     assert found == tune(bench, steps=3, trials=6, seed=4)
 
 
-def test_the_preconditioner_evens_out_the_gradients(bench: Bench) -> None:
-    gradient, _ = bench.gradient(bench.latent, RefinementSettings("euclidean", 20.0))
-    spread = [
-        np.linalg.cond(g.T @ g + 1e-6 * np.eye(LATENT))
-        for g in (gradient, gradient @ constant_preconditioner(bench, 20.0))
-    ]
-    assert spread[1] < spread[0]
+def test_the_preconditioner_that_a_device_gets_is_that_of_the_chosen_pixel_weight(bench: Bench) -> None:
+    found = tune(bench, steps=2, trials=3, seed=1)
+    read = np.array([row.split() for row in found["preconditioner"]], np.float32)
+    wanted = bench.curvature.preconditioner(found["settings"]["pixel_weight"])
+    np.testing.assert_allclose(read, wanted, rtol=1e-5, atol=1e-6)  # six digits
 
 
 @pytest.mark.parametrize(("steps", "trials"), [(0, 5), (3, 0)])

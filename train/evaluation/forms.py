@@ -152,8 +152,14 @@ def refined(
     }
 
 
-def float_form(model: Model, profile: Profile, settings: RefinementSettings) -> Form:
-    """The checkpoint's networks, and torch's gradient of the loss of `settings`."""
+def float_form(
+    model: Model,
+    profile: Profile,
+    settings: RefinementSettings,
+    preconditioner: NDArray[np.float32] | None = None,
+) -> Form:
+    """The checkpoint's networks, and torch's gradient of the loss of `settings`, times the preconditioner."""
+    matrix = None if preconditioner is None else torch.from_numpy(preconditioner)
 
     def step(z: Tensor, y: Tensor, target: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         embeddings: list[Tensor] = []
@@ -165,7 +171,7 @@ def float_form(model: Model, profile: Profile, settings: RefinementSettings) -> 
         latent = z.clone().requires_grad_()
         loss, _ = losses(model.generator, embedder, latent, Face(image, y, target), settings)
         (gradient,) = torch.autograd.grad(loss.sum(), latent)
-        return gradient, embeddings[-1].detach()
+        return gradient if matrix is None else gradient @ matrix, embeddings[-1].detach()
 
     plain: dict[str, Callable[..., Tensor]] = {
         "encoder": lambda image: model.encoder(image),

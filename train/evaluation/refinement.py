@@ -83,7 +83,7 @@ def evaluate_refinement(
     told = bundle.manifest.refinement
     options, loss = RefinementOptions.from_manifest(told), loss_of(bundle.manifest)
     model = Model(checkpoint, progress=progress)
-    forms = [float_form(model, checkpoint.profile, loss), *int8]
+    forms = [float_form(model, checkpoint.profile, loss, bundle.preconditioner()), *int8]
     choice = choose_faces(faces, checkpoint, settings.part)
     chosen = thin(choice.faces, settings.faces, settings.per_group, settings.seed)
     say(f"{len(chosen)} faces: {choice.split}")

@@ -19,7 +19,7 @@ from edgeage.export.onnx_graph import export_onnx, with_batch
 from edgeage.export.phase import decompose
 from edgeage.export.qdq import to_qdq
 from edgeage.export.refine.calibrate import exact_slopes, own_name, snapped
-from edgeage.export.refine.graph import INPUTS, OUTPUTS, forward_name, refine_graph
+from edgeage.export.refine.graph import INPUTS, OUTPUTS, Objective, forward_name, refine_graph
 from edgeage.export.refine.rules import NoReverseRule
 from edgeage.export.tflite.lowering import to_tflite
 from edgeage.export.verify import TfliteFile, cosine, operators, to_codes
@@ -84,7 +84,7 @@ def mobile() -> nn.Module:
 def test_the_gradient_is_that_of_float64_autograd(profile: str) -> None:
     """Both profiles' generators; the recognisers of the engines, PReLU and ReLU6."""
     generator, embedder = networks(profile.split()[0], None if profile == "edge" else mobile())
-    graph = refine_graph(*canonical(generator, embedder), PIXEL_WEIGHT)
+    graph = refine_graph(*canonical(generator, embedder), Objective(PIXEL_WEIGHT))
     view = GraphView(graph)
     assert (tuple(view.inputs), tuple(view.outputs)) == (INPUTS, OUTPUTS)
     running = session(graph)
@@ -98,14 +98,31 @@ def test_the_gradient_is_that_of_float64_autograd(profile: str) -> None:
         np.testing.assert_allclose(embedding, made.numpy(), atol=1e-4 * float(made.abs().max()))
 
 
+def test_a_preconditioner_costs_no_node_and_is_multiplied_in() -> None:
+    graphs = canonical(*networks("edge"))
+    width, feed = graphs[0].graph.input[0].type.tensor_type.shape.dim[1].dim_value, feeds(4)
+    noise = np.random.default_rng(5).normal(size=(width, width)).astype(np.float32) / 10
+    matrix = np.eye(width, dtype=np.float32) + noise @ noise.T
+    plain, preconditioned = (
+        refine_graph(*graphs, objective)
+        for objective in (Objective(PIXEL_WEIGHT), Objective(PIXEL_WEIGHT, matrix))
+    )
+    assert GraphView(plain).op_counts() == GraphView(preconditioned).op_counts()
+    gradient, found = (session(graph).run(["gradient"], feed)[0] for graph in (plain, preconditioned))
+    wanted = gradient.astype(np.float64) @ matrix
+    assert np.abs(found - wanted).max() <= TOLERANCE * np.abs(wanted).max()
+    with pytest.raises(EdgeageError, match=rf"preconditioner is 3 x 3, the latent has {width} dimensions"):
+        refine_graph(*graphs, Objective(PIXEL_WEIGHT, np.eye(3, dtype=np.float32)))
+
+
 def test_the_graph_has_no_operator_that_engines_lack() -> None:
-    graph = refine_graph(*canonical(*networks("edge")), PIXEL_WEIGHT)
+    graph = refine_graph(*canonical(*networks("edge")), Objective(PIXEL_WEIGHT))
     counts = GraphView(graph).op_counts()
     assert not {"ConvTranspose", "Where", "Greater", "Cast", "Transpose", "Slice"} & set(counts)
 
 
 def test_several_faces_are_each_their_own() -> None:
-    graph = refine_graph(*canonical(*networks("edge", mobile())), PIXEL_WEIGHT)
+    graph = refine_graph(*canonical(*networks("edge", mobile())), Objective(PIXEL_WEIGHT))
     four, one = session(with_batch(graph, 4)), session(graph)
     feed = feeds(9, 4)
     together = four.run(["gradient"], feed)[0]
@@ -116,7 +133,7 @@ def test_several_faces_are_each_their_own() -> None:
 
 def test_int8_is_one_partition_and_points_the_same_way() -> None:
     """Random networks: their gradients are noise to INT8, so only the INT8 file and its twin are compared."""
-    graph = refine_graph(*canonical(*networks("edge", mobile())), PIXEL_WEIGHT)
+    graph = refine_graph(*canonical(*networks("edge", mobile())), Objective(PIXEL_WEIGHT))
     histograms = Observer(graph).observe(feeds(seed) for seed in range(6))
     ranges = {name: seen.range() for name, seen in histograms.items()}
     ranges |= {name: chosen.ends for name, chosen in exact_slopes(GraphView(graph)).items()}
@@ -137,7 +154,7 @@ def test_int8_is_one_partition_and_points_the_same_way() -> None:
 
 
 def test_slopes_of_leaky_relus_are_exact_in_int8() -> None:
-    graph = refine_graph(*canonical(*networks("edge", mobile())), PIXEL_WEIGHT)
+    graph = refine_graph(*canonical(*networks("edge", mobile())), Objective(PIXEL_WEIGHT))
     for tensor in exact_slopes(GraphView(graph)).values():
         scale = tensor.high / 127
         for slope in (0.2, 1.0):
@@ -154,9 +171,9 @@ def test_forward_tensors_are_found_in_their_networks() -> None:
 def test_what_cannot_be_refined_is_refused() -> None:
     generator, embedder = canonical(*networks("edge", mobile()))
     with pytest.raises(EdgeageError, match=r"pixel weight of a refine engine is 0.0; it must be above 0"):
-        refine_graph(generator, embedder, 0.0)
+        refine_graph(generator, embedder, Objective(0.0))
     with pytest.raises(EdgeageError, match=r"needs a generator \(z, y\) -> image and an embedder"):
-        refine_graph(embedder, generator, 1.0)
+        refine_graph(embedder, generator, Objective(1.0))
 
 
 def test_the_recogniser_of_profile_paper_has_no_reverse_pass() -> None:
@@ -167,4 +184,4 @@ def test_the_recogniser_of_profile_paper_has_no_reverse_pass() -> None:
     deep = InceptionRecogniser(2, 128, repeats=(1, 1, 1)).eval()
     embedder = export_onnx(deep, {"image": (1, 3, 64, 64)}, "embedding")
     with pytest.raises(NoReverseRule, match=r"no reverse rule for (MaxPool|Concat) \(node "):
-        refine_graph(generator, embedder, PIXEL_WEIGHT)
+        refine_graph(generator, embedder, Objective(PIXEL_WEIGHT))
