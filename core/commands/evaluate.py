@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 PAPER_FACES, REFERENCE_FACES = 100, 60
+SYNTHETIC = 10_000
 
 
 @click.command(
@@ -19,7 +20,7 @@ Examples:
   edgeage evaluate runs/edge --data utkface:UTKFace.tar
   edgeage evaluate runs/edge --data utkface:UTKFace.tar --part validation --tag "after 5000 steps"
   edgeage evaluate runs/edge --data utkface:other-faces.tar --per-group 50 --paper-table
-  edgeage evaluate runs/edge --data utkface:UTKFace.tar --refinement --bundle edge.agebundle
+  edgeage evaluate runs/edge --data utkface:UTKFace.tar --refinement --bundle edge.agebundle --record
   edgeage evaluate runs/edge --data utkface:UTKFace.tar --recogniser --teacher MobileFaceNet.tflite"""
 )
 @click.argument("run", type=click.Path(path_type=Path))
@@ -32,7 +33,7 @@ Examples:
 )
 @click.option("--faces", type=click.IntRange(1), help="At most so many faces, chosen at random.")
 @click.option("--per-group", type=click.IntRange(1), help="So many faces of each age group.")
-@click.option("--synthetic", default=10_000, show_default=True, help="Generated faces for the age judge.")
+@click.option("--synthetic", default=SYNTHETIC, show_default=True, help="Generated faces for the age judge.")
 @click.option("--strength", type=float, help="Of the age difference; what edgeage age takes unless given.")
 @click.option("--paper-table", is_flag=True, help="L-BFGS by pixels, identity and both.")
 @click.option(
@@ -43,6 +44,7 @@ Examples:
 @click.option("--refinement", is_flag=True, help="Only refinement, float and INT8; needs --bundle.")
 @click.option("--recogniser", is_flag=True, help="Only the recogniser beside its teacher; needs --teacher.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="The .agebundle that was exported from RUN.")
+@click.option("--record", is_flag=True, help="With --refinement: put the judge's figures into the bundle.")
 @click.option(
     "--lfw", type=click.Path(path_type=Path), help="LFW .tar (lfw/pairs.txt and photos): verification."
 )
@@ -73,6 +75,7 @@ def command(
     refinement: bool,
     recogniser: bool,
     bundle: Path | None,
+    record: bool,
     lfw: Path | None,
     teacher: Path | None,
     out: Path | None,
@@ -89,7 +92,8 @@ def command(
     EVALUATION.md, faces.png) tells every figure with its interval, and by gender and race label.
 
     With --refinement the report is on latent refinement instead: K steps by the float networks and by the
-    INT8 engines of --bundle, beside L-BFGS. With --recogniser no report is written, only printed.
+    INT8 engines of --bundle, beside L-BFGS; --record keeps the judge's figures for each K in the bundle's
+    manifest, where edgeage bench looks for them. With --recogniser no report is written, only printed.
     """
     import torch
 
@@ -100,13 +104,17 @@ def command(
     from edgeage.train.checkpoint import load_checkpoint
     from edgeage.train.data import open_source
     from edgeage.train.evaluation import evaluate as evaluation
-    from edgeage.train.evaluation import forms, refinement_report
+    from edgeage.train.evaluation import forms, refinement_record, refinement_report
     from edgeage.train.evaluation import refinement as refining
     from edgeage.train.evaluation.judges import PublishedJudges
     from edgeage.train.evaluation.report import headlines
     from edgeage.train.teacher import Teacher
 
     _check_switches(refinement, recogniser, bundle, teacher, paper_table or lfw is not None)
+    if record and not refinement:
+        raise EdgeageError("--record is for --refinement; give both, or leave it out")
+    if refinement and not (synthetic == SYNTHETIC and strength is None):
+        raise EdgeageError("--synthetic and --strength are no part of --refinement; leave them out")
     out = out or run / ("refinement" if refinement else "evaluation")
     if out.exists() and not force and not recogniser:
         raise EdgeageError(f"{out} exists already; choose another --out or pass --force")
@@ -116,6 +124,8 @@ def command(
     opened = None if bundle is None else open_bundle(bundle)
     if opened is not None:
         forms.check_bundle(checkpoint, opened)
+        if record:
+            refinement_record.check_recordable(opened)
     judging = PublishedJudges(judges, checkpoint.profile.frame, threads, progress=not quiet)
     with without_native_info():
         tutor = None if teacher is None else Teacher(teacher, threads)
@@ -133,6 +143,8 @@ def command(
         report["tag"] = tag
         report["not_run"] += lacking
         refinement_report.write_report(report, picture, out, force=force)
+        if record:
+            refinement_record.record(report, opened)
         lines = [*refinement_report.headlines(report), _last(report, out / refinement_report.TEXT)]
         _show(report, lines, as_json)
         return

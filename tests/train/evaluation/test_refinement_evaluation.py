@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from edgeage.train.evaluation.forms import INT8, Form, float_form, refined
 from edgeage.train.evaluation.outputs import Model
 from edgeage.train.evaluation.recogniser import engine_beside_teacher
 from edgeage.train.evaluation.refinement import STEPS, Settings, evaluate_refinement
+from edgeage.train.evaluation.refinement_record import check_recordable, record
 from edgeage.train.evaluation.refinement_report import curves, headlines, markdown, write_report
 from edgeage.train.evaluation.subject import choose_faces, examine, thin
 from edgeage.train.latent_optimization import RefinementSettings
@@ -382,3 +384,21 @@ def test_the_recogniser_alone(
     assert told["refine_engine"]["form"] == "INT8 TFLite"
     assert 0.8 < told["refine_engine"]["engine_to_float"] < 0.99999
     assert not (saved / "evaluation").exists()
+
+
+def test_the_judges_figures_are_kept_in_the_bundle(outcome, checkpoint: Checkpoint, tmp_path: Path):
+    opened = open_bundle(bundle_of(checkpoint.sha256, tmp_path / "tiny.agebundle"))
+    record(outcome[0], opened)
+    again = open_bundle(opened.path)
+    told = again.manifest.refinement.pop("quality")
+    assert again.manifest.refinement == opened.manifest.refinement
+    assert [one["steps"] for one in told] == [0, 1, 3, 5, 8]
+    figures = row(outcome[0], "reconstruction", f"{FORMS[-1]} K=3")["figures"]
+    assert told[2]["similarity"] == pytest.approx(figures["judge_similarity"]["value"], abs=1e-4)
+    assert told[2]["verified"] == pytest.approx(figures["same_strict"]["value"], abs=1e-4)
+
+
+def test_nothing_is_recorded_into_a_zip(bundle: Bundle, tmp_path: Path):
+    packed = shutil.make_archive(str(tmp_path / "tiny.agebundle"), "zip", bundle.path)
+    with pytest.raises(EdgeageError, match=r"is a zip; --record writes into the folder"):
+        check_recordable(open_bundle(packed))
