@@ -27,7 +27,7 @@ from edgeage.train.evaluation.recogniser import beside_teacher, engine_beside_te
 from edgeage.train.evaluation.reconstruction import controls, cyclic, paper_table, reconstruction
 from edgeage.train.evaluation.report import markdown
 from edgeage.train.evaluation.rows import Row, summarise
-from edgeage.train.evaluation.subject import Choice, Subject, choose_faces, examine, thin
+from edgeage.train.evaluation.subject import Choice, Subject, draw
 from edgeage.train.evaluation.synthetic import synthetic_ages
 from edgeage.train.latent_optimization import RefinementSettings
 from edgeage.train.teacher import Teacher
@@ -83,10 +83,7 @@ def evaluate(
     check_faces(checkpoint, faces)
     if not 0 < settings.strength <= 3:
         raise EdgeageError(f"strength {settings.strength:g} of the age difference must lie in 0..3")
-    choice = choose_faces(faces, checkpoint, settings.part)
-    chosen = thin(choice.faces, settings.faces, settings.per_group, settings.seed)
-    say(f"{len(chosen)} faces: {choice.split}")
-    subject = examine(chosen, choice.training, judges)
+    subject, choice = draw(faces, checkpoint, settings, judges, say)
     model = Model(checkpoint, progress=progress)
     start = model.encode(subject.images)
     say(f"refining up to {max(STEPS)} steps")
@@ -134,7 +131,7 @@ def evaluate(
     report = {
         "edgeage": __version__,
         "checkpoint": checkpoint_facts(checkpoint),
-        "data": data_facts(faces, choice, chosen),
+        "data": data_facts(faces, choice),
         "settings": asdict(settings),
         "judges": judges.describe(),
         "thresholds": FIXED_THRESHOLDS,
@@ -166,10 +163,7 @@ def evaluate_recogniser(
     """
     settings = settings or Settings()
     check_faces(checkpoint, faces)
-    choice = choose_faces(faces, checkpoint, settings.part)
-    chosen = thin(choice.faces, settings.faces, settings.per_group, settings.seed)
-    say(f"{len(chosen)} faces: {choice.split}")
-    subject = examine(chosen, choice.training, judges)
+    subject, choice = draw(faces, checkpoint, settings, judges, say)
     model = Model(checkpoint, progress=progress)
     start = model.encode(subject.images)
     found = beside_teacher(
@@ -179,7 +173,7 @@ def evaluate_recogniser(
         found["refine_engine"] = engine_beside_teacher(subject, model, start, teacher, *engine)
     return {
         "checkpoint": checkpoint_facts(checkpoint),
-        "data": data_facts(faces, choice, chosen),
+        "data": data_facts(faces, choice),
         "recogniser": found,
     }
 
@@ -211,13 +205,13 @@ def _of_faces(row: Row, subject: Subject) -> bool:
     return row.section != "synthetic faces" and len(next(iter(row.per_face.values()))) == len(subject)
 
 
-def data_facts(faces: Faces, choice: Choice, chosen: Faces) -> dict[str, Any]:
+def data_facts(faces: Faces, choice: Choice) -> dict[str, Any]:
     """JSON: what faces were evaluated."""
     return {
         "source": faces.source,
         "fingerprint": faces.fingerprint,
-        "faces": len(chosen),
-        "groups": chosen.group_counts(),
+        "faces": len(choice.faces),
+        "groups": choice.faces.group_counts(),
         "split": choice.split,
         "means_from": "the training part" if choice.training else "the evaluated faces themselves",
     }

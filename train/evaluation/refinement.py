@@ -30,7 +30,7 @@ from edgeage.train.evaluation.outputs import Model, pixels, tensors
 from edgeage.train.evaluation.reconstruction import identity_figures
 from edgeage.train.evaluation.refinement_figures import Judged, derive
 from edgeage.train.evaluation.rows import Row, summarise
-from edgeage.train.evaluation.subject import Subject, choose_faces, examine, spaced, thin
+from edgeage.train.evaluation.subject import Subject, draw, spaced
 from edgeage.train.latent_optimization import MODES, Face, Mode, RefinementSettings, optimise
 
 SCHEMA = 1
@@ -84,10 +84,7 @@ def evaluate_refinement(
     options, loss = RefinementOptions.from_manifest(told), loss_of(bundle.manifest)
     model = Model(checkpoint, progress=progress)
     forms = [float_form(model, checkpoint.profile, loss, bundle.preconditioner()), *int8]
-    choice = choose_faces(faces, checkpoint, settings.part)
-    chosen = thin(choice.faces, settings.faces, settings.per_group, settings.seed)
-    say(f"{len(chosen)} faces: {choice.split}")
-    subject = examine(chosen, choice.training, judges)
+    subject, choice = draw(faces, checkpoint, settings, judges, say)
     jury = _Jury(subject, model, judges)
     targets = aging.random_targets(subject.groups, settings.seed)
 
@@ -125,7 +122,7 @@ def evaluate_refinement(
             form.name: {name: engine.description for name, engine in form.engines.items()} for form in forms
         },
         "machine": {"cpu": cpu_name(), "threads": threads},
-        "data": data_facts(faces, choice, chosen),
+        "data": data_facts(faces, choice),
         "settings": {**asdict(settings), "steps": STEPS, "loss": asdict(loss)},
         "judges": judges.describe(),
         "thresholds": FIXED_THRESHOLDS,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +41,19 @@ class Choice:
     faces: Faces
     training: Faces | None
     split: str
+
+
+class Drawing(Protocol):
+    """Which faces a report is about: part of the data, at most so many, or so many a group, at random."""
+
+    @property
+    def part(self) -> str: ...
+    @property
+    def faces(self) -> int | None: ...
+    @property
+    def per_group(self) -> int | None: ...
+    @property
+    def seed(self) -> int: ...
 
 
 def choose_faces(faces: Faces, checkpoint: Checkpoint, part: str = "test") -> Choice:
@@ -123,6 +138,23 @@ class Subject:
         measured = self.impostors["threshold_measured"]
         known = {} if math.isnan(measured) else {"measured": measured}
         return FIXED_THRESHOLDS | known
+
+
+def draw(
+    faces: Faces,
+    checkpoint: Checkpoint,
+    settings: Drawing,
+    judges: Judges,
+    say: Callable[[str], None],
+) -> tuple[Subject, Choice]:
+    """The faces that settings ask for, as the judges see them; `Choice.faces` are those that were drawn.
+
+    Raises EdgeageError for an unknown part or too few faces.
+    """
+    choice = choose_faces(faces, checkpoint, settings.part)
+    choice = replace(choice, faces=thin(choice.faces, settings.faces, settings.per_group, settings.seed))
+    say(f"{len(choice.faces)} faces: {choice.split}")
+    return examine(choice.faces, choice.training, judges), choice
 
 
 def examine(faces: Faces, training: Faces | None, judges: Judges) -> Subject:
