@@ -102,6 +102,8 @@ class Refiner:
         if not options.steps:
             return {"steps": 0, "note": "K=0: z is the encoder's, not refined", "faces": []}
         note = f"K={options.steps}: {options.method} steps from {options.step:g}, decay {options.decay:g}"
+        if options.momentum:
+            note += f", momentum {options.momentum:g}"
         if options.deadline_ms is not None:
             note += f", within {options.deadline_ms:g} ms"
         faces = [

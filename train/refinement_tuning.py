@@ -25,6 +25,7 @@ from edgeage.train.curvature import Curvature
 from edgeage.train.latent_optimization import Embedder, Face, Generator, RefinementSettings, losses
 from edgeage.train.teacher import Teacher
 
+SCHEMA = 2
 METHODS = ("sign", "normalised", "adam")
 # How much of the teacher's cosine a unit of mean squared error is worth: 1 dB at 23.5 dB for 0.01 of cosine.
 PIXEL_PRICE = 2.5
@@ -133,8 +134,7 @@ def tune(bench: Bench, steps: int, trials: int, seed: int, *, progress: bool = F
 
     Raises EdgeageError for steps or trials below 1.
     """
-    if steps < 1 or trials < 1:
-        raise EdgeageError(f"tuning needs at least one step and one trial, not {steps} and {trials}")
+    check_search(steps, trials)
     random = np.random.default_rng(seed)
     plans = [_FIRST, *(_draw(random) for _ in range(trials - 1))]
     tried: list[tuple[dict[str, Any], Trial]] = []
@@ -156,9 +156,9 @@ def tune(bench: Bench, steps: int, trials: int, seed: int, *, progress: bool = F
         "free step sizes": free,
     }
     return {
-        "schema": 2,
+        "schema": SCHEMA,
         "settings": {"steps": steps, **{key: _rounded(value) for key, value in best_plan.items()}},
-        "preconditioner": _as_text(bench.curvature.preconditioner(_rounded(best.pixel_weight))),
+        "preconditioner": as_text(bench.curvature.preconditioner(_rounded(best.pixel_weight))),
         "faces": len(bench.latent),
         "seed": seed,
         "pixel_price": PIXEL_PRICE,
@@ -189,8 +189,16 @@ def _draw(random: np.random.Generator) -> dict[str, Any]:
     }
 
 
-def _as_text(matrix: NDArray[np.float32]) -> list[str]:
-    """One line of JSON for each row."""
+def check_search(steps: int, trials: int) -> None:
+    """EdgeageError for steps or trials below 1."""
+    if steps < 1 or trials < 1:
+        raise EdgeageError(f"tuning needs at least one step and one trial, not {steps} and {trials}")
+
+
+def as_text(matrix: NDArray[np.float32] | None) -> list[str] | None:
+    """A preconditioner for JSON, one line a row; None where there is none."""
+    if matrix is None:
+        return None
     return [" ".join(f"{value:.6g}" for value in row) for row in matrix.tolist()]
 
 

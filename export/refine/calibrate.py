@@ -72,7 +72,7 @@ def read_settings(path: Path, checkpoint: str) -> RefinementSettings:
             decay=float(settings["decay"]),
             method=str(settings["method"]),
             momentum=float(settings["momentum"]),
-            preconditioner=np.array([row.split() for row in found["preconditioner"]], np.float32),
+            preconditioner=_matrix(found["preconditioner"]),
         )
     except (AttributeError, TypeError, KeyError, ValueError) as error:
         raise EdgeageError(
@@ -87,6 +87,10 @@ def read_settings(path: Path, checkpoint: str) -> RefinementSettings:
         read.steps, read.step, read.decay, read.method, read.momentum
     )  # what the device would refuse
     return read
+
+
+def _matrix(rows: list[str] | None) -> NDArray[np.float32] | None:
+    return None if rows is None else np.array([row.split() for row in rows], np.float32)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from edgeage.runtime.engines import Engine, Feeds
 from edgeage.runtime.refinement import RefinementOptions
 from edgeage.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgeage.train.data import Faces
+from edgeage.train.device_tuning import tune_on_device
 from edgeage.train.evaluation import aging, metrics, refinement_report
 from edgeage.train.evaluation.forms import INT8, Form, float_form, refined
 from edgeage.train.evaluation.outputs import Model
@@ -402,3 +403,27 @@ def test_nothing_is_recorded_into_a_zip(bundle: Bundle, tmp_path: Path):
     packed = shutil.make_archive(str(tmp_path / "tiny.agebundle"), "zip", bundle.path)
     with pytest.raises(EdgeageError, match=r"is a zip; --record writes into the folder"):
         check_recordable(open_bundle(packed))
+
+
+def test_steps_are_searched_on_the_devices_engines(lively: Checkpoint, bundle: Bundle, faces: Faces):
+    class Second:
+        """A second net that looks at the pixels of a coarser image."""
+
+        def embed(self, images: torch.Tensor) -> np.ndarray:
+            return torch.nn.functional.avg_pool2d(images, 8).flatten(1).numpy()
+
+    form, second = coarse_forms(lively)[-1], Second()
+    images, groups = np.asarray(faces.images[:12]), faces.groups[:12]
+
+    def search(trials: int) -> dict[str, Any]:
+        return tune_on_device(form, bundle, second, images, groups, 2, trials, 5)  # type: ignore[arg-type]
+
+    found = search(5)
+    told = bundle.manifest.refinement
+    assert found == search(5)
+    assert [found["trials"][0][name] for name in ("step", "decay")] == [told["step"], told["decay"]]
+    assert found["rows"]["chosen"]["score"] == max(trial["score"] for trial in found["trials"])
+    assert found["settings"]["pixel_weight"] == told["pixel_weight"]
+    assert found["settings"]["steps"] == 2
+    with pytest.raises(EdgeageError, match="at least one step and one trial"):
+        search(0)
