@@ -66,14 +66,16 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
 
 
 def rectifier(node: onnx.NodeProto, constants: dict[str, NDArray[Any]]) -> str | None:
-    """ "relu", "relu6" (a Clip to 0..6 in ONNX) or "mask" (a Clip to 0..c, c at most 1), else None.
+    """ "relu", "relu6" (a Clip to 0..6), "mask" (a Clip to 0..c, c at most 1) or "sign" (-1..1), else None.
 
-    A "mask" stands behind a product with a large constant: c where the input is above 0, else 0.
+    The last two stand behind a product with a large constant: c where the input is above 0, else 0; the sign.
     """
     if node.op_type == "Relu":
         return "relu"
     if node.op_type == "Clip" and len(node.input) == 3:
         low, high = (constants.get(name) for name in node.input[1:])
+        if low is not None and high is not None and (low.item(), high.item()) == (-1, 1):
+            return "sign"
         if low is not None and high is not None and low.item() == 0:
             if 0 < high.item() <= 1:
                 return "mask"

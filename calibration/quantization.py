@@ -1,7 +1,8 @@
 """One quantisation decision per tensor, read by every INT8 writer (TFLite and Q/DQ ONNX).
 
 Everything is int8 and symmetric: real = scale * code, zero point 0, as TensorRT demands. Scales cover
-127 steps to each side; weights keep to [-127, 127], activations saturate at [-128, 127].
+127 steps to each side; weights keep to [-127, 127], activations saturate at [-128, 127]. Activations of 16
+bits over the same int8 weights ("16x8") are an option for NPUs; their scales cover 32767 steps.
 """
 
 from __future__ import annotations
@@ -17,20 +18,49 @@ from numpy.typing import NDArray
 from edgeage.calibration.graph import GraphView, attribute, rectifier
 from edgeage.errors import EdgeageError
 
-# TFLite fixes the output of TANH to this scale.
-TANH_SCALE = np.float32(1 / 128)
-# Beyond this every tanh rounds to its last code (127/128), so a tensor that only a Tanh reads spends
-# no codes there: with a range of 8, one input code would move the output by 8 codes, with this by 3.
-TANH_REACH = float(np.arctanh(127 / 128))
+
+@dataclass(frozen=True)
+class Width:
+    """How activations are stored.
+
+    Attributes:
+        dtype, bias: of activations, and of the biases that accumulators start from.
+        steps: codes to each side of zero.
+        largest_bias: in units of input scale * weight scale, what an accumulator still holds.
+    """
+
+    dtype: type[np.signedinteger[Any]]
+    bias: type[np.signedinteger[Any]]
+    steps: int
+    largest_bias: float
+
+    @property
+    def tanh_scale(self) -> np.float32:
+        """TFLite fixes the output of TANH to this scale."""
+        scale: np.float32 = np.float32(1 / (self.steps + 1))
+        return scale
+
+    @property
+    def tanh_reach(self) -> float:
+        """Beyond this a tanh rounds to its last code: tensors that only a Tanh reads spend no codes there.
+
+        With 8 bits and a range of 8, one input code would move the output by 8 codes, with this by 3.
+        """
+        return float(np.arctanh(self.steps / (self.steps + 1)))
+
+
+# The int32 bias of an 8-bit kernel must not overflow; NPUs keep 40 bits for 16x8.
+INT8 = Width(np.int8, np.int32, 127, 2.0**30)
+INT16 = Width(np.int16, np.int64, 32767, 2.0**38)
 # Their kernels copy (or average) codes, so input and output must share one scale.
 SAME_SCALE = ("Reshape", "Resize", "MaxPool", "AveragePool", "DepthToSpace", "Concat", "Pad")
 WEIGHTED = ("Conv", "Gemm")
+# Rectifiers whose upper end is that of their codes; see `edgeage.calibration.graph.rectifier`.
+SATURATING = ("mask", "sign")
 # Producers whose kernels clamp their own output, so that a rectifier behind them costs nothing.
 _CLAMPING = ("Conv", "Gemm", "Add", "Mul")
-# Integer kernels want input_scale * weight_scale / output_scale above 2^-32, and the int32 bias
-# in units of input_scale * weight_scale must not overflow.
+# Integer kernels want input_scale * weight_scale / output_scale above 2^-32.
 _LEAST_RESCALE = 2.0**-30
-_LARGEST_BIAS = 2.0**30
 
 
 @dataclass(frozen=True)
@@ -41,14 +71,14 @@ class Weights:
         codes: int8, shape of the float weight, output channels first.
         scales: float32 [output channels] (Conv) or [1] (Gemm).
         bias: float32 [output channels].
-        bias_codes: int32 [output channels], in units of `bias_scales`.
+        bias_codes: int32 (int64 for 16x8) [output channels], in units of `bias_scales`.
         bias_scales: float32, input scale * weight scale.
     """
 
     codes: NDArray[np.int8]
     scales: NDArray[np.float32]
     bias: NDArray[np.float32]
-    bias_codes: NDArray[np.int32]
+    bias_codes: NDArray[np.signedinteger[Any]]
     bias_scales: NDArray[np.float32]
 
 
@@ -60,6 +90,7 @@ class Quantization:
         fused: output of a clamping node -> (output of the rectifier behind it, and its kind);
             the first of the two never exists in an INT8 engine.
         floats: outputs of the nodes that a mixed plan leaves in float32; empty: everything is int8.
+        width: of the activations.
     """
 
     def __init__(
@@ -69,10 +100,12 @@ class Quantization:
         fused: dict[str, tuple[str, str]],
         floats: frozenset[str],
         corrections: Mapping[str, Sequence[float]],
+        width: Width = INT8,
     ) -> None:
         self.view = view
         self.fused = fused
         self.floats = floats
+        self.width = width
         self._scales = scales
         self._corrections = corrections
 
@@ -110,7 +143,7 @@ class Quantization:
         made = float(self.scale(self.stored_output(node)))
         rows = np.abs(weight.reshape(len(weight), -1)).max(axis=1)
         # A channel with (nearly) no weights but a bias needs a scale that its bias fits.
-        floors = np.maximum(np.abs(bias) / (given * _LARGEST_BIAS), _LEAST_RESCALE * made / given)
+        floors = np.maximum(np.abs(bias) / (given * self.width.largest_bias), _LEAST_RESCALE * made / given)
         scales = np.maximum(rows / 127, floors)
         if node.op_type == "Gemm":
             scales = scales.max(keepdims=True)
@@ -121,11 +154,13 @@ class Quantization:
             codes=np.clip(codes, -127, 127).astype(np.int8),
             scales=stored,
             bias=bias.astype(np.float32),
-            bias_codes=np.rint(bias / (units * given)).astype(np.int32),
+            bias_codes=np.rint(bias / (units * given)).astype(self.width.bias),
             bias_scales=(units * given).astype(np.float32),
         )
 
-    def constant(self, node: onnx.NodeProto, tensor: str) -> tuple[NDArray[np.int8], np.float32]:
+    def constant(
+        self, node: onnx.NodeProto, tensor: str
+    ) -> tuple[NDArray[np.signedinteger[Any]], np.float32]:
         """Codes and scale of a constant operand of an Add, Sub or Mul.
 
         The steep factor of a mask becomes the least that brings the first code above 0 to the mask's
@@ -133,20 +168,26 @@ class Quantization:
         """
         values = self.view.constants[tensor]
         own = node.output[0]
-        if own in self.fused and self.fused[own][1] == "mask" and node.op_type == "Mul" and values.size == 1:
+        if (
+            own in self.fused
+            and self.fused[own][1] in SATURATING
+            and node.op_type == "Mul"
+            and values.size == 1
+        ):
             (other,) = (name for name in node.input if name != tensor)
             least = np.float32(_upper_end(self.view, self.fused[own][0]) / self.scale(other))
             if values.item() > least:
                 values = np.full_like(values, least)
-        scale = symmetric_scale(float(values.min()), float(values.max()))
-        return np.clip(np.rint(values / scale), -127, 127).astype(np.int8), scale
+        scale = symmetric_scale(float(values.min()), float(values.max()), self.width.steps)
+        steps = self.width.steps
+        return np.clip(np.rint(values / scale), -steps, steps).astype(self.width.dtype), scale
 
 
-def symmetric_scale(low: float, high: float) -> np.float32:
-    """Scale of the smallest symmetric int8 range that holds [low, high]."""
+def symmetric_scale(low: float, high: float, steps: int = INT8.steps) -> np.float32:
+    """Scale of the smallest symmetric range that holds [low, high]."""
     reach = max(abs(low), abs(high))
     # All-zero tensors (a dead branch): every scale is right, a tiny one would overflow its readers.
-    scale: np.float32 = np.float32(reach / 127 if reach > 1e-12 else 1 / 127)
+    scale: np.float32 = np.float32(reach / steps if reach > 1e-12 else 1 / steps)
     return scale
 
 
@@ -156,6 +197,7 @@ def decide(
     *,
     corrections: Mapping[str, Sequence[float]] | None = None,
     floats: Iterable[str] = (),
+    width: Width = INT8,
 ) -> Quantization:
     """Decide every activation's scale for `model` (float32, canonical, see `edgeage.export.onnx_graph`).
 
@@ -170,8 +212,8 @@ def decide(
     view = GraphView(model)
     fused = fuse_rectifiers(view)
     plan = frozenset(floats)
-    # a mask's upper clamp is the saturation of its codes, so it stays int8
-    plan -= {name for steep, (mask, kind) in fused.items() if kind == "mask" for name in (steep, mask)}
+    # a mask's clamp is the saturation of its codes, so it stays int8
+    plan -= {name for steep, (mask, kind) in fused.items() if kind in SATURATING for name in (steep, mask)}
     plan |= {fused[name][0] for name in plan if name in fused}
     plan |= {name for name, (rectified, _) in fused.items() if rectified in plan}
     for node in view.nodes:
@@ -193,20 +235,23 @@ def decide(
             raise EdgeageError(f"tensor {name} shares its scale with a Tanh but exceeds 1; separate the two")
     seen_beyond = {root[name] for name in stored if _read_beyond_tanh(view, name, plan)}
     for name in set(reach) - seen_beyond:
-        reach[name] = max(reach[name][0], -TANH_REACH), min(reach[name][1], TANH_REACH)
-    of_root = {name: TANH_SCALE if name in fixed else symmetric_scale(*ends) for name, ends in reach.items()}
+        reach[name] = max(reach[name][0], -width.tanh_reach), min(reach[name][1], width.tanh_reach)
+    of_root = {
+        name: width.tanh_scale if name in fixed else symmetric_scale(*ends, width.steps)
+        for name, ends in reach.items()
+    }
     for name in view.inputs:
         if ranges[name] == (0.0, 1.0):
             # a condition (one-hot): its 1 gets a code of its own, whatever it shares the scale with
             of_root[root[name]] = np.float32(1 / max(int(1 / of_root[root[name]]), 1))
     for name, kind in fused.values():
-        if kind == "mask":
+        if kind in SATURATING:
             if sum(root[other] == root[name] for other in stored) > 1:
                 raise EdgeageError(
                     f"tensor {name} is a mask and shares its scale with others; separate the two"
                 )
             # it ends at the last code, so that saturation is its upper clamp
-            of_root[root[name]] = np.float32(_upper_end(view, name) / 127)
+            of_root[root[name]] = np.float32(_upper_end(view, name) / width.steps)
     settled = set(fixed)
     for node in view.nodes:
         if node.op_type != "LeakyRelu" or node.output[0] in plan:
@@ -221,7 +266,7 @@ def decide(
             of_root[made] = leaky_relu_scale(of_root[given], of_root[made], attribute(node, "alpha", 0.01))
             settled.add(made)
     scales = {name: of_root[root[name]] for name in stored}
-    return Quantization(view, scales, fused, plan, corrections or {})
+    return Quantization(view, scales, fused, plan, corrections or {}, width)
 
 
 def _upper_end(view: GraphView, mask: str) -> float:

@@ -18,6 +18,7 @@ VERBS = {
     "evaluate": "Measure a checkpoint by judges that its training never saw.",
     "export": "Turn a checkpoint into a bundle of INT8 engines.",
     "inspect": "Verify a bundle and show what is in it.",
+    "npu-refine": "Write forms of a bundle's refine engine that only NPUs are good for.",
     "prepare": "Decode, align and pack a large data set once, for training.",
     "tune-refine": "Tune how latent refinement steps, for a checkpoint.",
     "train": "Train a recipe's stages, or resume them.",

@@ -104,6 +104,17 @@ def compile_tflite(data: bytes, accelerator: str = DEFAULT, cache: int | None = 
     )
 
 
+def report(data: bytes, accelerator: str) -> dict[str, Any]:
+    """What vela says, with a smaller cache where the default fails; {"not compiled": why} where both do."""
+    try:
+        return compile_tflite(data, accelerator).to_dict()
+    except EdgeageError:
+        try:
+            return compile_tflite(data, accelerator, SMALLER_CACHE).to_dict()
+        except EdgeageError as error:
+            return {"not compiled": str(error)}
+
+
 def _count(kind: str, text: str) -> int:
     found = re.search(rf"^{kind} operators = (\d+)", text, re.MULTILINE)
     if found is None:

@@ -41,17 +41,32 @@ VERSIONS = {
     OP.SUB: 2,
     OP.TANH: 2,
 }
+# With 16-bit activations; what is not here has the same version.
+WIDE_VERSIONS = {
+    OP.ADD: 3,
+    OP.CONCATENATION: 3,
+    OP.CONV_2D: 4,
+    OP.DEPTHWISE_CONV_2D: 5,
+    OP.FULLY_CONNECTED: 7,
+    OP.MUL: 4,
+    OP.PAD: 3,
+    OP.SPLIT: 4,
+    OP.SUB: 5,
+    OP.TANH: 3,
+}
 ACTIVATION = {
     "relu": schema.ActivationFunctionType.RELU,
     "relu6": schema.ActivationFunctionType.RELU6,
     "mask": schema.ActivationFunctionType.RELU,  # the scale of its output ends at its upper clamp
+    "sign": schema.ActivationFunctionType.NONE,  # and here at both
 }
 
 
 def emit(
     writer: Writer, code: int, inputs: Sequence[int], outputs: Sequence[int], options: Any = None
 ) -> None:
-    writer.operator(code, VERSIONS[code], inputs, outputs, options)
+    version = WIDE_VERSIONS.get(code, VERSIONS[code]) if writer.wide else VERSIONS[code]
+    writer.operator(code, version, inputs, outputs, options)
 
 
 def quantize(writer: Writer, real: int, code: int) -> None:

@@ -32,7 +32,8 @@ class Lowering:
     def __init__(self, quantization: Quantization, file: File) -> None:
         self.quantization = quantization
         self.view = quantization.view
-        self.writer = Writer(file)
+        self.dtype = quantization.width.dtype
+        self.writer = Writer(file, wide=self.dtype is not np.int8)
         self.flat_images: dict[str, Image] = flat_images(self.view)
         self._codes: dict[str, int] = {}
         self._floats: dict[str, int] = {}
@@ -43,7 +44,7 @@ class Lowering:
         """The int8 tensor of an activation, made when first asked for."""
         if name not in self._codes:
             scale = self.quantization.scale(name)
-            self._codes[name] = self.writer.activation(name, nhwc(self.view.shapes[name]), np.int8, scale)
+            self._codes[name] = self.writer.activation(name, nhwc(self.view.shapes[name]), self.dtype, scale)
         return self._codes[name]
 
     def read(self, node: onnx.NodeProto, name: str) -> int:
@@ -73,7 +74,7 @@ class Lowering:
         """A new tensor inside `node`: int8 with the scale of activation `tensor`, or float32."""
         if self.quantization.is_float(node):
             return self.writer.activation(name, shape, np.float32)
-        return self.writer.activation(name, shape, np.int8, self.quantization.scale(tensor))
+        return self.writer.activation(name, shape, self.dtype, self.quantization.scale(tensor))
 
     def done(self, node: onnx.NodeProto) -> None:
         """Say that `node` has been written together with another."""

@@ -11,6 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from edgeage.calibration.graph import attribute, rectifier
+from edgeage.calibration.quantization import SATURATING
 from edgeage.errors import EdgeageError
 from edgeage.export.tflite import windows
 from edgeage.export.tflite.kernels import (
@@ -71,6 +72,8 @@ def _operand(low: Lowering, node: onnx.NodeProto, name: str) -> int:
 def _arithmetic(code: int, make_options: Callable[[], Any]) -> Callable[[Lowering, onnx.NodeProto], None]:
     def lower(low: Lowering, node: onnx.NodeProto) -> None:
         options = make_options()
+        if hasattr(options, "potScaleInt16"):
+            options.potScaleInt16 = False  # 16-bit scales are free
         options.fusedActivationFunction = activation(low, node)
         output = low.made(node)
         emit(low.writer, code, [_operand(low, node, name) for name in node.input], [output], options)
@@ -91,7 +94,7 @@ def _rectify(low: Lowering, node: onnx.NodeProto) -> None:
     leaves an int8 RELU to the reference kernels, and 27 of them cut the embedder into 28 partitions.
     """
     kind = rectifier(node, low.view.constants)
-    if kind in (None, "mask"):
+    if kind in (None, *SATURATING):
         raise EdgeageError(f"Clip {node.output[0]} is not a ReLU6; TFLite has no other int8 clamp on its own")
     source, output = low.read(node, node.input[0]), low.made(node)
     if kind == "relu6":
@@ -101,8 +104,9 @@ def _rectify(low: Lowering, node: onnx.NodeProto) -> None:
         zero = low.writer.constant(f"{node.output[0]}:zero", np.zeros(1, dtype=np.float32))
     else:
         scale = np.array([low.quantization.scale(node.input[0])], dtype=np.float32)
-        zero = low.writer.constant(f"{node.output[0]}:zero", np.zeros(1, dtype=np.int8), scale)
+        zero = low.writer.constant(f"{node.output[0]}:zero", np.zeros(1, dtype=low.dtype), scale)
     options = schema.AddOptionsT()
+    options.potScaleInt16 = False
     options.fusedActivationFunction = ACTIVATION["relu"]
     emit(low.writer, OP.ADD, [source, zero], [output], options)
 

@@ -19,7 +19,9 @@ _ALIGNMENT = 16
 _OLD_CODES = 127
 _TYPES = {
     np.dtype(np.int8): schema.TensorType.INT8,
+    np.dtype(np.int16): schema.TensorType.INT16,
     np.dtype(np.int32): schema.TensorType.INT32,
+    np.dtype(np.int64): schema.TensorType.INT64,
     np.dtype(np.float32): schema.TensorType.FLOAT32,
 }
 
@@ -104,7 +106,8 @@ class File:
 class Writer:
     """One subgraph of a file, with one named signature."""
 
-    def __init__(self, file: File | None = None) -> None:
+    def __init__(self, file: File | None = None, *, wide: bool = False) -> None:
+        self.wide = wide  # activations of 16 bits ask for later versions of operators
         self.file = file or File()
         self._tensors: list[Any] = []
         self._constant_of: dict[tuple[Any, ...], int] = {}
@@ -120,7 +123,7 @@ class Writer:
     def constant(
         self, name: str, values: NDArray[Any], scales: NDArray[np.float32] | None = None, axis: int = 0
     ) -> int:
-        """Add a constant (int8, int32 or float32; quantised along `axis` if there are scales)."""
+        """Add a constant (integers or float32; quantised along `axis` if there are scales)."""
         data = np.ascontiguousarray(values).tobytes()
         scale_bytes = b"" if scales is None else scales.tobytes()
         key = (data, values.shape, values.dtype, scale_bytes, axis)

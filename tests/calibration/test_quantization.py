@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
-from edgeage.calibration.quantization import TANH_REACH, TANH_SCALE, decide, leaky_relu_scale
+from edgeage.calibration.quantization import INT8, decide, leaky_relu_scale
 from edgeage.errors import EdgeageError
 
 INT32 = np.iinfo(np.int32)
@@ -62,8 +62,8 @@ def test_a_rectifier_alone_behind_a_dense_layer_is_fused_and_its_input_not_store
 def test_tanh_has_its_fixed_scale_and_spends_no_codes_on_what_it_saturates() -> None:
     model = _dense(EYE, ZERO, helper.make_node("Tanh", ["dense"], ["out"]))
     decided = decide(model, {"x": (-9.0, 9.0), "dense": (-9.0, 9.0), "out": (-1.0, 1.0)})
-    assert decided.scale("out") == TANH_SCALE
-    assert decided.scale("dense") == np.float32(TANH_REACH / 127)
+    assert decided.scale("out") == INT8.tanh_scale
+    assert decided.scale("dense") == np.float32(INT8.tanh_reach / 127)
     assert np.rint(np.tanh(127 * float(decided.scale("dense"))) * 128) == 127
 
 

@@ -12,7 +12,8 @@ from torch import nn
 
 from edgeage.calibration.graph import GraphView
 from edgeage.calibration.observers import Observer, session
-from edgeage.calibration.quantization import decide
+from edgeage.calibration.quantization import INT16, decide
+from edgeage.calibration.ranges import RangeTable, TensorRange
 from edgeage.errors import EdgeageError
 from edgeage.export.compilers import xnnpack
 from edgeage.export.onnx_graph import export_onnx, with_batch
@@ -21,6 +22,7 @@ from edgeage.export.qdq import to_qdq
 from edgeage.export.refine.calibrate import exact_slopes, own_name, snapped
 from edgeage.export.refine.graph import INPUTS, OUTPUTS, Objective, forward_name, refine_graph
 from edgeage.export.refine.rules import NoReverseRule
+from edgeage.export.refine.unroll import REFINED, unroll, unrolled_ranges
 from edgeage.export.tflite.lowering import to_tflite
 from edgeage.export.verify import TfliteFile, cosine, operators, to_codes
 from edgeage.train.networks import build_networks
@@ -185,3 +187,69 @@ def test_the_recogniser_of_profile_paper_has_no_reverse_pass() -> None:
     embedder = export_onnx(deep, {"image": (1, 3, 64, 64)}, "embedding")
     with pytest.raises(NoReverseRule, match=r"no reverse rule for (MaxPool|Concat) \(node "):
         refine_graph(generator, embedder, Objective(PIXEL_WEIGHT))
+
+
+SIZES = [0.3, 0.2]
+
+
+@pytest.fixture(scope="module")
+def step() -> onnx.ModelProto:
+    return refine_graph(*canonical(*networks("edge", mobile())), Objective(PIXEL_WEIGHT))
+
+
+@pytest.fixture(scope="module")
+def table(step: onnx.ModelProto) -> RangeTable:
+    seen = Observer(step).observe(feeds(seed) for seed in range(4))
+    tensors = {name: TensorRange(*found.range()) for name, found in seen.items()} | exact_slopes(
+        GraphView(step)
+    )
+    return RangeTable("0" * 64, "0" * 64, 4, tensors)
+
+
+def test_unrolled_steps_are_those_of_a_loop(step: onnx.ModelProto) -> None:
+    feed, one = feeds(11), session(step)
+    z = feed["z"]
+    for size in SIZES:
+        (gradient,) = one.run(["gradient"], {**feed, "z": z})
+        z = z - np.float32(size) * np.sign(gradient)
+    (found,) = session(unroll(step, SIZES)).run([REFINED], feed)
+    np.testing.assert_allclose(found, z, atol=1e-6)
+    with pytest.raises(EdgeageError, match="at least one step"):
+        unroll(step, [])
+
+
+def test_in_int8_the_sign_saturates_on_both_sides(step: onnx.ModelProto, table: RangeTable) -> None:
+    """One step alone: from the second on, masks that flip make other gradients of them."""
+    ranges = {name: seen.ends for name, seen in unrolled_ranges(table, SIZES[:1]).items()}
+    decided = decide(unroll(step, SIZES[:1]), ranges)
+    file, twin = TfliteFile(to_tflite(decided, "refine1", "int8"), "refine1"), session(to_qdq(decided))
+    moved = []
+    for seed in range(4):
+        feed = feeds(seed)
+        codes = {
+            name: np.clip(np.rint(value / decided.scale(name)), -127, 127).astype(np.int8)
+            for name, value in feed.items()
+        }
+        snapped = {name: code.astype(np.float32) * decided.scale(name) for name, code in codes.items()}
+        found = file.run(codes)[REFINED] * float(decided.scale(REFINED)) - snapped["z"]
+        moved.append(np.abs(found))
+        (wanted,) = twin.run([REFINED], snapped)
+        assert cosine(found, wanted - snapped["z"]) > 0.8  # a gradient near 0 may fall to either side
+    sizes = np.concatenate(moved, axis=None)
+    near = np.abs(sizes - SIZES[0]) < 1.5 * float(decided.scale(REFINED))
+    assert near.mean() > 0.5  # the others had a gradient of few codes: no NPU multiplies it further
+
+
+def test_16_bit_activations_are_nearly_exact(step: onnx.ModelProto, table: RangeTable) -> None:
+    decided = decide(step, table.ranges, width=INT16)
+    file, running = TfliteFile(to_tflite(decided, "refine", "int8"), "refine"), session(step)
+    for seed in range(4):  # the faces of the ranges: nothing is clipped
+        feed = feeds(seed)
+        codes = {
+            name: np.clip(np.rint(value / decided.scale(name)), -32767, 32767).astype(np.int16)
+            for name, value in feed.items()
+        }
+        made, (gradient, embedding) = file.run(codes), running.run(["gradient", "embedding"], feed)
+        assert made["gradient"].dtype == np.int16
+        assert cosine(made["embedding"], embedding) > 0.999
+        assert cosine(made["gradient"], gradient) > 0.95  # weights stay int8
