@@ -24,8 +24,7 @@ CURVATURE_FACES = 72  # of the training part, for the preconditioner
 Examples:
   edgeage tune-refine runs/edge --data utkface:UTKFace.tar --teacher MobileFaceNet.tflite --out refine.json
   edgeage export runs/edge --calibration utkface:UTKFace.tar --refinement refine.json --out mine.agebundle
-  edgeage tune-refine runs/edge --data utkface:UTKFace.tar --teacher MobileFaceNet.tflite \\
-      --bundle mine.agebundle --out refine-int8.json"""
+  edgeage tune-refine runs/edge --data utkface:U.tar --teacher M.tflite --bundle e.agebundle --out r8.json"""
 )
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--data", required=True, metavar="SOURCE", help="The training's faces; their validation part.")
