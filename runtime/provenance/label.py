@@ -1,4 +1,4 @@
-"""The label in a file's metadata: added to an encoded picture, read from any; and the rights that a photo states.
+"""The label in a file's metadata: added to an encoded picture and read from any; a photo's stated rights.
 
 Nothing else of the photo's metadata goes on: it is decoded upright and in sRGB, so its orientation and colour
 profile would be applied twice; place, time, device and the thumbnail of the unchanged face are private.
