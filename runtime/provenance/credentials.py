@@ -19,7 +19,7 @@ from edgeage.errors import EdgeageError
 from edgeage.runtime.provenance.claim import SOURCE_TYPE, Claim
 
 ALGORITHMS = ("es256", "es384", "es512", "ps256", "ps384", "ps512", "ed25519")
-_INSTALL = 'pip install "edgeage[provenance]"'
+INSTALL = 'pip install "edgeage[provenance]"'
 # Nothing is fetched: no remote manifest, no revocation list, no trust list. Thumbnails would double the file.
 _SETTINGS: dict[str, Any] = {
     "version": 1,
@@ -243,7 +243,7 @@ def _require() -> Any:
         import c2pa
     except ImportError as error:
         raise EdgeageError(
-            f"C2PA manifests need c2pa-python ({_line(error)}); add it with: {_INSTALL}"
+            f"C2PA manifests need c2pa-python ({_line(error)}); add it with: {INSTALL}"
         ) from None
     return c2pa
 

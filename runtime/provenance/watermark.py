@@ -95,9 +95,9 @@ def embed(pixels: NDArray[np.uint8], payload: Payload) -> NDArray[np.uint8]:
 def detect(pixels: NDArray[np.uint8], *, search: bool = True) -> Found | None:
     """The mark of a picture, uint8 [H, W, 3], or None.
 
-    `search`: try scales for crops as well, which takes half a second. Chance that an unmarked picture reads as
-    marked: the readings that are decoded (2 and 3) times 2^-19, times the share of pictures that reach the
-    threshold. On 401 photos a tenth do for the whole picture, 6 % in a search: less than 1 in a million.
+    `search`: try scales for crops as well, which takes half a second. Chance that an unmarked picture reads
+    as marked: the readings that are decoded (2, then 3) times 2^-19, times the share of pictures that reach
+    the threshold. Of 401 photos a tenth do as a whole, 6 % in a search: less than 1 in a million in all.
     """
     if min(pixels.shape[:2]) < 32:
         return None

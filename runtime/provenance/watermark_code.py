@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SYMBOLS, CHIPS = 6, 128
+MAX_GROUPS = 15  # 4 bits, one value of which is "several"
 _FORMAT = 1  # of 3 bits
 
 
@@ -33,7 +34,7 @@ class Payload:
     def to_bytes(self) -> bytes:
         """Six bytes: 3 bits of format, 1 of mode, 4 of group, 24 of the bundle's hash, 16 of CRC."""
         group = 0 if self.group is None else self.group + 1
-        if not 0 <= group < 16:
+        if not 0 <= group <= MAX_GROUPS:
             raise ValueError(f"group {self.group} does not fit into 4 bits")
         data = bytes([_FORMAT << 5 | self.raw << 4 | group]) + bytes.fromhex(self.bundle)
         return data + binascii.crc_hqx(data, 0xFFFF).to_bytes(2, "big")
