@@ -44,8 +44,8 @@ class Report:
 def examine(path: Path, trust: str | None = None) -> Report:
     """Read all marks of a file. `trust`: PEM of certificates whose C2PA signers are trusted.
 
-    A damaged mark is reported, not raised. EdgeageError if the file cannot be read, or is no picture and has no
-    C2PA manifest either.
+    A damaged mark is reported, not raised. EdgeageError if the file cannot be read, or is no picture and has
+    no C2PA manifest either.
     """
     try:
         content = path.read_bytes()
