@@ -173,9 +173,9 @@ def read(content: bytes, mime_type: str | None = None, trust: str | None = None)
                 return _credentials(json.loads(reader.json()))
     except (c2pa.C2paError.ManifestNotFound, c2pa.C2paError.NotSupported):
         return None
-    except c2pa.C2paError.RemoteManifest as error:
-        return Credentials("remote", (f"not fetched: {_line(error)}",))
     except c2pa.C2paError as error:
+        if str(error).startswith("Remote"):  # has no exception class of its own
+            return Credentials("remote", (f"not fetched: {_line(error)}",))
         raise EdgeageError(f"its C2PA manifest cannot be read: {_line(error)}") from None
 
 

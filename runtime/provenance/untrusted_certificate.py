@@ -32,7 +32,7 @@ class TestChain:
     root: str
 
 
-def make_chain(days: int = 30) -> TestChain:
+def make_chain(days: float = 30) -> TestChain:
     """A root and a signer's certificate below it (ES256), both with the extensions that C2PA 2.x asks for."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
@@ -83,15 +83,16 @@ def _name(common: str) -> x509.Name:
     )
 
 
-def main(folder: Path) -> None:
+def write_chain(folder: Path) -> None:
+    """certificate.pem, private-key.pem and trust.pem of a new chain, over older ones."""
     chain = make_chain()
     write_bytes(folder / "certificate.pem", chain.certificates.encode())
     write_bytes(folder / "private-key.pem", chain.private_key.encode())
     write_bytes(folder / "trust.pem", chain.root.encode())
-    print(f"{folder}/certificate.pem, private-key.pem, trust.pem: UNTRUSTED, for trials only, 30 days")
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m edgeage.runtime.provenance.untrusted_certificate FOLDER")
-    main(Path(sys.argv[1]))
+    write_chain(Path(sys.argv[1]))
+    print(f"{sys.argv[1]}/certificate.pem, private-key.pem, trust.pem: UNTRUSTED, for trials only, 30 days")

@@ -31,7 +31,7 @@ def encode() -> Callable[..., bytes]:
 
 @pytest.fixture(scope="session")
 def scene() -> Callable[[int, tuple[int, int]], np.ndarray]:
-    """Procedural pictures built as photos are: smooth areas, textured areas, edges, sensor noise; uint8 [H, W, 3]."""
+    """Pictures built as photos are: smooth areas, textured areas, edges, sensor noise; uint8 [H, W, 3]."""
 
     def draw(seed: int, size: tuple[int, int]) -> np.ndarray:
         random = np.random.default_rng(seed)

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -186,7 +187,7 @@ def test_any_text_survives_as_far_as_xml_allows(
     facts = read_xmp(packet)
 
     def kept(text: str) -> str:
-        legal = "".join(c for c in text if c in "\t\n\r" or (" " <= c and c not in "\ufffe\uffff"))
+        legal = "".join(c for c in text if c in "\t\n\r" or (c >= " " and c not in "\ufffe\uffff"))
         return legal.replace("\r\n", "\n").replace("\r", "\n").strip()
 
     assert facts.rights.notice == kept(notice)
@@ -204,11 +205,8 @@ def test_damaged_files_are_one_clear_error_or_readable(data: st.DataObject) -> N
     for _ in range(data.draw(st.integers(0, 4))):
         if content:
             content[data.draw(st.integers(0, min(len(content), 2500) - 1))] = data.draw(st.integers(0, 255))
-    for read in (read_label, lambda whole: add_label(whole, CLAIM)):
-        try:
-            read(bytes(content))
-        except EdgeageError as error:
-            assert "\n" not in str(error)
+    assert_readable_or_one_line(lambda: read_label(bytes(content)))
+    assert_readable_or_one_line(lambda: add_label(bytes(content), CLAIM))
     read_rights(bytes(content))
 
 
@@ -216,10 +214,17 @@ def test_damaged_files_are_one_clear_error_or_readable(data: st.DataObject) -> N
     st.sampled_from([b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"RIFF\0\1\0\0WEBP", b""]), st.binary()
 )
 def test_rubbish_is_one_clear_error_or_readable(magic: bytes, rest: bytes) -> None:
+    assert_readable_or_one_line(lambda: read_label(magic + rest))
+    read_rights(magic + rest)
+
+
+def assert_readable_or_one_line(read: Callable[[], object]) -> None:
+    said = ""
     try:
-        assert read_label(magic + rest).claim is None
+        read()
     except EdgeageError as error:
-        assert "\n" not in str(error)
+        said = str(error)
+    assert "\n" not in said
 
 
 def _whole() -> dict[str, bytes]:

@@ -92,7 +92,7 @@ def test_unmarked_pictures_read_as_unmarked(scene, portrait: np.ndarray) -> None
 
 
 def test_no_false_alarm_at_any_score() -> None:
-    """CRC and format let 2^-19 of guesses pass: none of 3000 readings of noise should (0.6 % of test runs would)."""
+    """CRC and format let 2^-19 of guesses pass, so none of 3000."""
     random = np.random.default_rng(1)
     guesses = [from_chips(random.standard_normal((SYMBOLS, CHIPS)).astype(np.float32)) for _ in range(3000)]
     assert not any(Payload.from_bytes(guess) for guess in guesses)
