@@ -37,7 +37,7 @@ MIN_SIDE = 128  # pixels; less holds too little of the pattern
 # Standard deviations of the pilot's correlation over all shifts, of the whole picture and in a search, which
 # looks at a hundred scales. What passes must also have the right CRC and format: 19 bits.
 THRESHOLD, SEARCH_THRESHOLD = 4.5, 5.5
-_CANDIDATES = 3  # how many of a search's best readings are decoded
+CANDIDATES = 3  # how many of a search's best readings are decoded
 _SMALLEST = 0.3  # of the picture's side that a crop may have kept
 _STEP = 3  # pixels by which the side changes from one searched scale to the next
 
@@ -106,18 +106,19 @@ def detect(pixels: NDArray[np.uint8], *, search: bool = True) -> Found | None:
     """
     if min(pixels.shape[:2]) < 32:
         return None
-    if found := _decoded(_readings(pixels, 1.0), THRESHOLD):
+    pixels = _small(pixels)
+    if found := _decoded(readings(pixels, 1.0), THRESHOLD):
         return found
     if not search:
         return None
-    readings = [one for kept in _scales() for one in _readings(pixels, kept)]
-    best = sorted(readings, key=lambda one: -one[0].score)[:_CANDIDATES]
+    guesses = [one for kept in scales() for one in readings(pixels, kept)]
+    best = sorted(guesses, key=lambda one: -one[0].score)[:CANDIDATES]
     return _decoded(best, SEARCH_THRESHOLD)
 
 
 def read(pixels: NDArray[np.uint8], kept: float = 1.0, *, mirrored: bool = False) -> Reading:
     """The best guess, right or wrong, for a picture that has kept that much of the marked one's side."""
-    return _readings(pixels, kept)[mirrored][0]
+    return readings(pixels, kept)[mirrored][0]
 
 
 def _decoded(readings: list[tuple[Reading, float, bool]], threshold: float) -> Found | None:
@@ -127,13 +128,14 @@ def _decoded(readings: list[tuple[Reading, float, bool]], threshold: float) -> F
     return None
 
 
-def _scales() -> Iterator[float]:
+def scales() -> Iterator[float]:
+    """What is searched: how much of the marked picture's side a crop may have kept."""
     for side in range(_SIDE - _STEP, round(_SIDE * _SMALLEST), -_STEP):
         yield side / _SIDE
 
 
-def _readings(pixels: NDArray[np.uint8], kept: float) -> list[tuple[Reading, float, bool]]:
-    """Upright and mirrored."""
+def readings(pixels: NDArray[np.uint8], kept: float) -> list[tuple[Reading, float, bool]]:
+    """The best guesses at a scale, upright and mirrored: reading, scale, whether mirrored."""
     folded = _fold(_whiten(_at_scale(pixels, kept))[0])
     return [(_read(folded), kept, False), (_read(folded[:, ::-1]), kept, True)]
 
@@ -210,8 +212,18 @@ def _layout() -> _Ring:
     )
 
 
+def _small(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Luminance with at most four times the pattern's area: a search resizes it a hundred times."""
+    grey = Image.fromarray(pixels).convert("L")
+    factor = 2 * _SIDE / (grey.width * grey.height) ** 0.5
+    if factor < 1:
+        size = max(round(grey.width * factor), 1), max(round(grey.height * factor), 1)
+        grey = grey.resize(size, Image.Resampling.LANCZOS)
+    return np.asarray(grey)
+
+
 def _at_scale(pixels: NDArray[np.uint8], kept: float) -> Plane:
-    """Luminance with the area of (kept * _SIDE) squared, float32."""
+    """Luminance of a picture in colour or grey with the area of (kept * _SIDE) squared, float32."""
     grey = Image.fromarray(pixels).convert("L")
     factor = kept * _SIDE / (grey.width * grey.height) ** 0.5
     size = max(round(grey.width * factor), 1), max(round(grey.height * factor), 1)
