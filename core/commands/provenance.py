@@ -12,6 +12,8 @@ import click
 from edgeage.errors import EdgeageError
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from edgeage.runtime.provenance.credentials import Credentials
     from edgeage.runtime.provenance.label import Label
     from edgeage.runtime.provenance.report import Report
@@ -79,25 +81,31 @@ def _read_trust(path: Path) -> str:
 def _show(report: Report) -> None:
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     click.echo(report.file)
     table = Table("mark")
     table.add_column("what it says", overflow="fold")
-    table.add_row("label", Text(_label(report.label)))
+    table.add_row("label", _text(_label(report.label)))
     if report.c2pa:
         table.add_row("C2PA", _VERDICTS.get(report.c2pa.state, report.c2pa.state))
         for line in _manifest(report.c2pa):
-            table.add_row("", Text(line))
+            table.add_row("", _text(line))
     else:
         unread = any("C2PA" in problem for problem in report.problems)
         table.add_row("C2PA", "not checked, see below" if unread else "none")
     table.add_row("watermark", _watermark(report.watermark))
     Console().print(table)
     for problem in report.problems:
-        click.echo(f"note: {problem}", err=True)
+        click.echo(f"note: {_text(problem)}", err=True)
     if not report.found:
         click.echo("no mark found; that does not prove that the picture is unaltered")
+
+
+def _text(foreign: str) -> Text:
+    """What a stranger wrote into a file, without the control characters that could steer the terminal."""
+    from rich.text import Text
+
+    return Text("".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in foreign))
 
 
 def _label(label: Label | None) -> str:

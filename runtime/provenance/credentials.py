@@ -171,6 +171,8 @@ def read(content: bytes, mime_type: str | None = None, trust: str | None = None)
             reader = c2pa.Reader(mime_type, io.BytesIO(content), context=context)
             with reader:
                 return _credentials(json.loads(reader.json()))
+    except (KeyError, TypeError, AttributeError):  # a manifest of another program, in another form
+        raise EdgeageError("its C2PA manifest is not of the form that is read here") from None
     except (c2pa.C2paError.ManifestNotFound, c2pa.C2paError.NotSupported):
         return None
     except c2pa.C2paError as error:

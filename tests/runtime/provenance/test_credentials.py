@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives import serialization
 from PIL import Image
 
 from edgeage.errors import EdgeageError
@@ -257,6 +256,8 @@ def test_bad_certificates_are_told_before_the_work(files: tuple[Path, Path], fau
     elif fault == "no PEM key":
         key.write_text("roses")
     elif fault == "encrypted":
+        from cryptography.hazmat.primitives import serialization
+
         private = serialization.load_pem_private_key(key.read_bytes(), None)
         secret = serialization.BestAvailableEncryption(b"secret")
         form = serialization.PrivateFormat.PKCS8

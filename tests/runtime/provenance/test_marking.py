@@ -53,6 +53,7 @@ def age(run, built_bundle: Path, sample: Path, tmp_path: Path):
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[object, ...]:
+    pytest.importorskip("c2pa", reason="SKIPPED FOR LACK OF c2pa-python (extra provenance)")
     write_chain(tmp_path / "pem")
     return (
         "--certificate",
@@ -148,6 +149,18 @@ def test_a_damaged_mark_is_told_and_the_others_are_read(
     assert "damaged" in report["problems"][0]
     assert report["label"]["text"].startswith("AI-manipulated")
     assert report["watermark"]["payload"]["bundle"] == claim.bundle_sha256[:6]
+
+
+def test_a_foreign_text_does_not_steer_the_terminal(
+    run, tmp_path: Path, portrait, encode, claim: Claim
+) -> None:
+    path = tmp_path / "photo.gif"
+    content = Provenance(claim, Marking(), tuple(AGE_GROUPS)).mark_file(encode(portrait[:40, :40], "GIF"))
+    path.write_bytes(content.replace(b"picture: face aged", b"picture: \x1b[2Jee age"))
+    code, out, _ = run("provenance", path)
+    assert code == 0
+    assert "\x1b" not in out
+    assert "?[2Jee age" in " ".join(out.split())
 
 
 def test_without_c2pa_the_output_says_so(age, run, tmp_path: Path, certificate, monkeypatch) -> None:
