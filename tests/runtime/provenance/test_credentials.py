@@ -7,10 +7,13 @@ import io
 import json
 import threading
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from edgeage.errors import EdgeageError
@@ -285,3 +288,40 @@ def test_a_certificate_that_c2pa_refuses_is_one_line(chain: TestChain, photo: by
         with pytest.raises(EdgeageError, match="cannot sign with this certificate") as caught:
             sign(photo, "image/jpeg", claim, bad)
         assert "\n" not in str(caught.value)
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_no_damage_passes_for_another_statement(data: st.DataObject) -> None:
+    """Not every byte of a manifest is signed (padding, box names), but what it says is, and the picture."""
+    whole = _signed_once()
+    content = bytearray(whole)
+    places = data.draw(st.lists(st.integers(whole.index(b"jumb"), len(whole) - 1), min_size=1, max_size=3))
+    for place in places:
+        content[place] ^= data.draw(st.integers(1, 255))
+    found = None
+    try:
+        found = read(bytes(content))
+    except EdgeageError as error:
+        assert_one_line(error)
+    if found and found.state == "valid":
+        true = read(whole)
+        assert true is not None
+        assert (found.facts, found.actions, found.ingredients) == (true.facts, true.actions, true.ingredients)
+        picture = whole.rindex(b"\xff\xdb")  # the last quantisation table, behind the manifest
+        assert content[picture:] == whole[picture:]
+
+
+def assert_one_line(error: EdgeageError) -> None:
+    assert "\n" not in str(error)
+
+
+@lru_cache(maxsize=1)
+def _signed_once() -> bytes:
+    stream = io.BytesIO()
+    Image.effect_noise((16, 16), 60).convert("RGB").save(stream, "JPEG")
+    made = make_chain()
+    signer = Signer(made.certificates, made.private_key, "es256")
+    return sign(
+        stream.getvalue(), "image/jpeg", Claim("tiny", "f" * 64, ("60+",), "19-29", "raw", 1.0), signer
+    )
