@@ -20,6 +20,7 @@ VERBS = {
     "inspect": "Verify a bundle and show what is in it.",
     "npu-refine": "Write forms of a bundle's refine engine that only NPUs are good for.",
     "prepare": "Decode, align and pack a large data set once, for training.",
+    "provenance": "Show what marks pictures carry: label, C2PA manifest, watermark.",
     "tune-refine": "Tune how latent refinement steps, for a checkpoint.",
     "train": "Train a recipe's stages, or resume them.",
     "verify": "Measure a bundle's engines again and compare each form of a network with the one before.",

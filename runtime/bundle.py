@@ -36,6 +36,7 @@ class Bundle:
     Attributes:
         path: the folder or zip.
         manifest: what it says about itself.
+        sha256: of manifest.json, which holds the hashes of all other files: the bundle's identity.
     """
 
     def __init__(self, path: Path, storage: _Storage) -> None:
@@ -47,6 +48,7 @@ class Bundle:
             raise EdgeageError(f"{path} is not an edgeage bundle: it has no manifest.json") from None
         except ValueError as error:
             raise EdgeageError(f"{path}: manifest.json is not JSON: {error}") from None
+        self.sha256 = hashlib.sha256(text).hexdigest()
         try:
             self.manifest = Manifest.from_dict(value)
         except EdgeageError as error:

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ("core", "runtime", "calibration", "train", "export")
 ENGINES = {"ai_edge_litert", "tflite_runtime", "onnxruntime", "tensorrt", "cuda"}
+SIGNING = {"c2pa", "cryptography"}
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def test_the_runtime_needs_numpy_and_pillow_and_an_engine_when_asked():
     imports = imports_on("runtime")
     assert names([one for one in imports if one.floor not in (None, "core", "runtime")]) == []
     assert names([one for one in imports if not one.lazy and is_foreign(one, "numpy", "PIL")]) == []
-    assert names([one for one in imports if is_foreign(one, "numpy", "PIL", *ENGINES)]) == []
+    assert names([one for one in imports if is_foreign(one, "numpy", "PIL", *ENGINES, *SIGNING)]) == []
 
 
 def test_calibration_stands_on_core_and_runtime():
@@ -150,7 +151,17 @@ def later():
     ]
 
 
-HEAVY = {"torch", "onnx", "onnxruntime", "scipy", "tensorflow", "tensorboard", "ai_edge_litert", "msgspec"}
+HEAVY = {
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "scipy",
+    "tensorflow",
+    "tensorboard",
+    "ai_edge_litert",
+    "msgspec",
+    "c2pa",
+}
 
 
 def loaded_after(code: str) -> set[str]:

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeage.commands.provenance_options import marks_of, provenance_options, show_marks
+
 if TYPE_CHECKING:
     from edgeage.runtime.aged import AgedPhoto
+    from edgeage.runtime.provenance.marking import Marking
     from edgeage.runtime.session import Session
 
 
@@ -59,6 +62,7 @@ Examples:
 @click.option("--threads", default=1, show_default=True, help="CPU threads of the engines.")
 @click.option("--force", is_flag=True, help="Write over pictures that are there already.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
+@provenance_options
 def command(
     photo: Path,
     out: Path,
@@ -76,11 +80,13 @@ def command(
     threads: int,
     force: bool,
     as_json: bool,
+    marking: Marking | None,
 ) -> None:
     """Age the face in PHOTO and write one PNG per age group and a strip of them all."""
     from edgeage.groups import parse_group
     from edgeage.native_output import without_native_info
     from edgeage.runtime.photo.write import STRIP, check_output, photo_name, write_photos
+    from edgeage.runtime.provenance.marking import Provenance
     from edgeage.runtime.session import load
 
     session = load(bundle, engine, precision, threads)
@@ -92,13 +98,17 @@ def command(
             photo, chosen, mode, source, strength, all_faces, steps, deadline_ms, allow_unrefined
         )
     start = time.perf_counter()
-    paths = write_photos(out, result.photo, result.aged, [face.box for face in result.faces], force=force)
+    original = photo.read_bytes()
+    provenance = Provenance.of(session.bundle, result, marking, original) if marking else None
+    boxes = [face.box for face in result.faces]
+    paths = write_photos(out, result.photo, result.aged, boxes, provenance=provenance, force=force)
     write_ms = (time.perf_counter() - start) * 1e3
     if as_json:
         summary = result.summary()
         summary["timings_ms"]["write"] = round(write_ms, 3)
         bundle_facts = {"path": str(session.bundle.path), "name": session.bundle.manifest.name}
         document = {"bundle": bundle_facts, **summary, "files": [str(path) for path in paths]}
+        document["provenance"] = marks_of(provenance)
         click.echo(json.dumps(document, indent=2))
         return
     _show(result, session, write_ms)
@@ -106,6 +116,7 @@ def command(
         click.echo(f"note: {warning}", err=True)
     click.echo(f"{len(paths) - 1} photos: {out}/age-GROUP.png")
     click.echo(f"strip:    {paths[-1]}")
+    show_marks(provenance)
 
 
 def _show(result: AgedPhoto, session: Session, write_ms: float) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from edgeage.errors import EdgeageError
+from edgeage.runtime.provenance.marking import Provenance
 
 STRIP = "strip.png"
 _STRIP_HEIGHT = 320  # pixels; a strip is for looking at, the photos beside it have full resolution
@@ -39,16 +40,18 @@ def write_photos(
     aged: Mapping[str, NDArray[np.uint8]],
     boxes: Sequence[tuple[float, float, float, float]],
     *,
+    provenance: Provenance | None,
     force: bool = False,
 ) -> list[Path]:
     """Write one lossless PNG per group and the strip; gives their paths, the strip last.
 
-    `photo` and each of `aged` are uint8 [H, W, 3], `boxes` the faces to show in the strip.
-    Raises EdgeageError, leaving `folder` as it was, if a file is there already (without `force`) or cannot
-    be written.
+    `photo` and each of `aged` are uint8 [H, W, 3], `boxes` the faces to show in the strip. `provenance` marks
+    them (see `Provenance.of`); None, which must be said, writes them unmarked.
+    Raises EdgeageError, leaving `folder` as it was, if a file is there already (without `force`) or one
+    cannot be marked or written.
     """
-    pictures = {photo_name(group): _png(pixels) for group, pixels in aged.items()}
-    pictures[STRIP] = _png(strip(photo, aged, boxes))
+    pictures = {photo_name(group): _encoded(pixels, provenance, group) for group, pixels in aged.items()}
+    pictures[STRIP] = _encoded(strip(photo, aged, boxes), provenance)
     check_output(folder, list(pictures), force=force)
     new = not folder.exists()
     staged: dict[Path, Path] = {}
@@ -101,6 +104,12 @@ def _window(
     high = np.minimum(edges[:, 2:].max(axis=0) + room, [shape[1], shape[0]])
     (left, top), (right, bottom) = np.floor(low).astype(int), np.ceil(high).astype(int)
     return int(left), int(top), int(right), int(bottom)
+
+
+def _encoded(pixels: NDArray[np.uint8], provenance: Provenance | None, group: str | None = None) -> bytes:
+    if provenance is None:
+        return _png(pixels)
+    return provenance.mark_file(_png(provenance.mark_pixels(pixels, group)), group)
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:
