@@ -223,7 +223,7 @@ def load(
     """Open a bundle for aging photos.
 
     `bundle`: a NAME.agebundle folder or its zip; the shipped model unless given (`default_bundle`).
-    `engine`: "litert", "tflite-runtime" or "onnxruntime". `precision`: "int8" or "float32".
+    `engine`: "litert", "tflite-runtime" or "onnxruntime". `precision`: see `PRECISIONS`.
     Raises EdgeageError if the bundle is damaged or the names are unknown; engines open on first use.
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)

@@ -28,7 +28,12 @@ Examples:
     "--bundle", type=click.Path(path_type=Path), help="NAME.agebundle; the shipped model unless given."
 )
 @click.option("--engine", default="litert", show_default=True, help="litert, tflite-runtime or onnxruntime.")
-@click.option("--precision", default="int8", show_default=True, help="int8 or float32.")
+@click.option(
+    "--precision",
+    default="int8",
+    show_default=True,
+    help="int8 or float32; of onnxruntime also float16 or int8-float16.",
+)
 @click.option(
     "--mode",
     default="delta",

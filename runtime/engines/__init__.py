@@ -50,7 +50,7 @@ def check_engine_name(engine: str) -> str:
 def check_precision(precision: str) -> str:
     """`precision` if it is known, else EdgeageError."""
     if precision not in PRECISIONS:
-        raise EdgeageError(f"unknown precision {precision!r}; choose {' or '.join(PRECISIONS)}")
+        raise EdgeageError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
     return precision
 
 
