@@ -27,12 +27,17 @@ Examples:
 @click.option(
     "--bundle", type=click.Path(path_type=Path), help="NAME.agebundle; the shipped model unless given."
 )
-@click.option("--engine", default="litert", show_default=True, help="litert, tflite-runtime or onnxruntime.")
+@click.option(
+    "--engine",
+    default="litert",
+    show_default=True,
+    help="litert, tflite-runtime, onnxruntime or tensorrt.",
+)
 @click.option(
     "--precision",
     default="int8",
     show_default=True,
-    help="int8 or float32; of onnxruntime also float16 or int8-float16.",
+    help="int8 or float32; of onnxruntime and tensorrt also float16 or int8-float16; of tensorrt also auto.",
 )
 @click.option(
     "--mode",
