@@ -10,9 +10,10 @@ from __future__ import annotations
 import ctypes
 import enum
 import json
+import sys
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -55,20 +56,14 @@ class World:
 
     def install(self, monkeypatch: Any) -> World:
         """Where `import` finds them, under the names of their versions."""
-        import sys
-
-        names = ("cuda", "cuda.bindings", "cuda.bindings.runtime", "cuda.cudart", "tensorrt")
-        for name in names:
-            monkeypatch.setitem(sys.modules, name, None)  # not there, whatever is installed
         old = self.cuda_version in _OLD_CUDART
-        monkeypatch.delitem(sys.modules, "cuda")
-        monkeypatch.setitem(sys.modules, "cuda", SimpleNamespace(__path__=[]))
-        if not old:
-            monkeypatch.setitem(sys.modules, "cuda.bindings", SimpleNamespace(__path__=[]))
-        else:
-            monkeypatch.delitem(sys.modules, "cuda.bindings")
-            monkeypatch.delitem(sys.modules, "cuda.bindings.runtime")
         place = "cuda.cudart" if old else "cuda.bindings.runtime"
+        for name in [one for one in sys.modules if one.split(".")[0] in ("cuda", "tensorrt")]:
+            monkeypatch.delitem(sys.modules, name)
+        for name in ("cuda",) if old else ("cuda", "cuda.bindings"):
+            package = ModuleType(name)
+            package.__path__ = []  # holds what sys.modules has and nothing else, whatever is installed
+            monkeypatch.setitem(sys.modules, name, package)
         monkeypatch.setitem(sys.modules, place, self.cuda)
         monkeypatch.setitem(sys.modules, "tensorrt", self.trt)
         return self
@@ -133,6 +128,8 @@ class FakeCuda:
             if name in world.fail:
                 world.fail[name] -= 1
                 if world.fail[name] < 0:
+                    if name == "cudaStreamEndCapture":  # which ends it all the same
+                        arguments[0].capture = None
                     return (Code(2), *[None] * (name in _GIVES))
             return function(self, *arguments)  # type: ignore[no-any-return]
 
@@ -393,11 +390,11 @@ def make_tensorrt(world: World) -> Any:
                 self._engine._logger.log(ILogger.Severity.ERROR, "invalid launch")
                 return False
             held = world.cuda._streams[stream]
-            addresses = dict(self._addresses)
+            engine, addresses = self._engine, dict(self._addresses)
             if held.capture is not None:
                 if "capture" in world.refuse:
                     return False
-                held.capture.append(lambda: self._engine._compute(addresses))
+                held.capture.append(lambda: engine._compute(addresses))
             else:
                 self._engine._compute(addresses)
             return True
@@ -464,8 +461,7 @@ def make_tensorrt(world: World) -> Any:
             return ICudaEngine(plan[8 + size :], self._logger)
 
     classes = {
-        one.__name__: one
-        for one in (ILogger, IProgressMonitor, Builder, OnnxParser, Runtime, IBuilderConfig)
+        one.__name__: one for one in (ILogger, IProgressMonitor, Builder, OnnxParser, Runtime, IBuilderConfig)
     }
 
     class Module:
@@ -487,5 +483,7 @@ def session(onnx: bytes) -> Any:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
-        _SESSIONS[hash(onnx)] = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+        _SESSIONS[hash(onnx)] = onnxruntime.InferenceSession(
+            onnx, options, providers=["CPUExecutionProvider"]
+        )
     return _SESSIONS[hash(onnx)]

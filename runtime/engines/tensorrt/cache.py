@@ -40,7 +40,8 @@ class Identity:
 
     def to_dict(self) -> dict[str, Any]:
         """Flat, so that what differs can be named."""
-        flat = {"schema": SCHEMA, "onnx": self.onnx, **self.device.to_dict()}
+        device = self.device.to_dict()
+        flat = {"schema": SCHEMA, "onnx": self.onnx, "device": device.pop("name"), **device}
         recipe = self.recipe.to_dict()
         options = {f"options.{name}": value for name, value in recipe.pop("options").items()}
         return {**flat, **recipe, **options}

@@ -145,7 +145,12 @@ def test_the_collector_sees_the_code() -> None:
         "NetworkDefinitionCreationFlag.STRONGLY_TYPED", "ILogger.Severity.ERROR", "INetworkDefinition.get_layer",
     ):  # fmt: skip
         assert ("tensorrt", name) in found.needed, name
-    for name in ("cudaMalloc", "cudaGraphLaunch", "cudaMemcpyKind.cudaMemcpyHostToDevice", "cudaDeviceProp.major"):
+    for name in (
+        "cudaMalloc",
+        "cudaGraphLaunch",
+        "cudaMemcpyKind.cudaMemcpyHostToDevice",
+        "cudaDeviceProp.major",
+    ):
         assert ("cuda", name) in found.needed, name
     assert set(found.tested) == {("tensorrt", "BuilderFlag.INT8"), ("tensorrt", "BuilderFlag.FP16")}
     assert len(found.needed) > 60
