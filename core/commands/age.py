@@ -97,6 +97,10 @@ def command(
     names = session.profile.groups
     chosen = names if groups is None else [names[parse_group(text, names)] for text in groups.split(",")]
     check_output(out, [*map(photo_name, chosen), STRIP], force=force)  # before the work, not after
+    if engine == "tensorrt":
+        from edgeage.commands.build_engine import prepare_plans
+
+        prepare_plans(session.bundle, precision, quiet=as_json)
     with without_native_info():
         result = session.age(
             photo, chosen, mode, source, strength, all_faces, steps, deadline_ms, allow_unrefined

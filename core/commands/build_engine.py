@@ -102,7 +102,7 @@ def _build(
     bundle: Bundle,
     name: str,
     precision: str,
-    options: BuildOptions,
+    options: BuildOptions | None,
     force: bool,
     progress: Progress,
 ) -> dict[str, Any]:
@@ -115,6 +115,18 @@ def _build(
         facts["auto"], precision, force = choice.to_dict(), choice.precision, False
     plan = workshop.prepare(bundle, name, precision, options, force=force, progress=progress)
     return {**facts, **plan_facts(plan)}
+
+
+def prepare_plans(bundle: Bundle, precision: str, *, quiet: bool) -> None:
+    """Build what is not in the cache, with a bar: aging a photo would otherwise be silent for minutes."""
+    from edgeage.runtime.engines import candidates
+    from edgeage.runtime.engines.tensorrt.prepare import Workshop
+
+    workshop = Workshop()
+    with build_progress(quiet) as progress:
+        for name, entry in bundle.manifest.engines.items():
+            if name != "refine_batch" and candidates(entry, "tensorrt", precision):
+                _build(workshop, bundle, name, precision, None, False, progress)
 
 
 def plan_facts(plan: Prepared) -> dict[str, Any]:

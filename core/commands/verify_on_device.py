@@ -79,7 +79,7 @@ def command(
             from edgeage.runtime.engines.tensorrt.prepare import Workshop
             from edgeage.runtime.on_device.plans import OnDevice
 
-            device = OnDevice(Workshop(PlanCache(cache)), force=rebuild, progress=progress)
+            device = OnDevice(Workshop(PlanCache(cache)), force=rebuild, rounds=rounds, progress=progress)
         with without_native_info():
             document, pictures = verify_on_device(
                 opened, engine, precision, threads=threads, rounds=rounds, device=device, progress=progress

@@ -21,7 +21,7 @@ from edgeage.runtime.engines.tensorrt.pipeline import DevicePipeline
 from edgeage.runtime.engines.tensorrt.prepare import Prepared, Workshop
 from edgeage.runtime.engines.tensorrt.recipe import BuildOptions
 from edgeage.runtime.engines.tensorrt.runner import TensorrtEngine
-from edgeage.runtime.on_device.latency import measure, summary
+from edgeage.runtime.on_device.latency import ROUNDS, measure, summary
 
 _MODEL = Path("/proc/device-tree/model")
 _POWER_MODE = Path("/var/lib/nvpmodel/status")
@@ -37,7 +37,7 @@ class OnDevice:
         options: BuildOptions | None = None,
         *,
         force: bool = False,
-        rounds: int = 100,
+        rounds: int = ROUNDS,
         progress: Progress | None = None,
     ) -> None:
         self._workshop, self._options = workshop, options
@@ -109,7 +109,7 @@ class OnDevice:
         try:
             image = np.asarray(golden["encoder/in/image"], np.float32)
             group = int(np.asarray(golden["generator/in/y"]).argmax())
-            times = measure({"whole_face": lambda: pipeline.age(image, group)}, self._rounds, 5)
+            times = measure({"whole_face": lambda: pipeline.age(image, group)}, self._rounds)
         finally:
             pipeline.close()
         return {"precision": precision, **summary(times["whole_face"])}

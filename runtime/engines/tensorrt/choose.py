@@ -84,7 +84,7 @@ def choose_precision(
 
     A choice is kept in the cache for these very plans. Raises EdgeageError if neither passes.
     """
-    workshop.device  # without a device, or TensorRT, that is what is to be told
+    _ = workshop.device  # without a device, or TensorRT, that is what is to be told
     prepared: dict[str, Prepared] = {}
     rivals: dict[str, Any] = {}
     for precision in _RIVALS:

@@ -23,8 +23,9 @@ _MATRIX = ("conv", "correlation", "gemm", "matmul", "matrix_multiply", "matrixmu
 _NO_MATRIX = ("reformat",)
 # Words of the inspector's types, most telling first.
 _TYPES = {
-    "int8": "int8", "fp8": "fp8", "half": "float16", "fp16": "float16", "bf16": "bfloat16", "bfloat": "bfloat16",
-    "float": "float32", "fp32": "float32", "int32": "int32", "int64": "int64", "bool": "bool",
+    "int8": "int8", "fp8": "fp8", "half": "float16", "fp16": "float16", "bf16": "bfloat16",
+    "bfloat": "bfloat16", "float": "float32", "fp32": "float32", "int32": "int32", "int64": "int64",
+    "bool": "bool",
 }  # fmt: skip
 
 

@@ -64,7 +64,7 @@ def test_typed_files_are_built_as_written_and_flags_used_where_they_exist(
 
 
 def test_float16_without_a_typed_file_or_a_flag_is_refused(shipped: Bundle) -> None:
-    with pytest.raises(EdgeageError, match="no flag for float16.*export it again"):
+    with pytest.raises(EdgeageError, match=r"no flag for float16.*export it again"):
         recipe(World(NEW), shipped, "float16", ["float32", "int8"])
 
 
@@ -186,7 +186,8 @@ def test_the_trtexec_line_is_of_the_version_that_is_here(shipped: Bundle) -> Non
     line = trtexec_line(World(OLD).trt, old, "encoder.qdq.onnx")
     assert line == (
         "trtexec --onnx=encoder.qdq.onnx --saveEngine=encoder.int8.plan --int8 --fp16 "
-        "--builderOptimizationLevel=4 --memPoolSize=workspace:64 --profilingVerbosity=detailed --skipInference"
+        "--builderOptimizationLevel=4 --memPoolSize=workspace:64 --profilingVerbosity=detailed "
+        "--skipInference"
     )
     typed = recipe(World(OLD), shipped, "int8", ALL, options)
     assert "--stronglyTyped" in trtexec_line(World(OLD).trt, typed, "x.onnx")

@@ -176,7 +176,7 @@ def test_a_full_disk_leaves_nothing_half_written(
         return write(path, data)
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(EdgeageError, match="No space left on device.*MB needed.*--cache DIR"):
+    with pytest.raises(EdgeageError, match=r"No space left on device.*MB needed.*--cache DIR"):
         cache.store(IDENTITY, b"a newer plan", {})
     monkeypatch.undo()
     assert isinstance(

@@ -93,7 +93,7 @@ def test_a_precision_that_cannot_be_built_is_out(new_world: World, shipped: Bund
 
 def test_if_neither_can_be_used_it_is_an_error(world: World, shipped: Bundle, workshop: Opener) -> None:
     world.refuse.add("build")
-    with pytest.raises(EdgeageError, match="neither precision of the encoder.*int8:.*float16:"):
+    with pytest.raises(EdgeageError, match=r"neither precision of the encoder.*int8:.*float16:"):
         choose_precision(workshop(), shipped, "encoder")
 
 

@@ -1,4 +1,4 @@
-"""Every name of TensorRT and CUDA that the code uses is in the real bindings (recorded: data/tensorrt_api)."""
+"""Each name of TensorRT and CUDA that the code uses is in the real bindings (recorded: data/tensorrt_api)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TYPES = {"trt_types": "tensorrt", "cuda_types": "cuda"}
 
 @dataclass
 class Uses:
-    """Names that a text uses, (kind, "Class.member" or "name") -> place; `tested`: those it asks for first."""
+    """Names that a text uses, (kind, "Class.member" or "name") -> place; `tested`: those it asks for."""
 
     needed: dict[tuple[str, str], str] = field(default_factory=dict)
     tested: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -54,17 +54,18 @@ def uses(text: str, place: str) -> Uses:
             if isinstance(node, ast.arg) and (kind := annotated(node.annotation)):
                 known[node.arg] = kind
             elif isinstance(node, ast.AnnAssign) and (kind := annotated(node.annotation)):
-                if isinstance(node.target, ast.Name):
-                    known[node.target.id] = kind
+                assert isinstance(node.target, ast.Name), f"{place}: annotate a plain name"
+                known[node.target.id] = kind
             elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
                 called = node.value.func
                 kind = gives.get(called.id) if isinstance(called, ast.Name) else None
                 if kind and isinstance(node.targets[0], ast.Name):
                     known[node.targets[0].id] = kind
-            elif isinstance(node, ast.comprehension) and isinstance(node.iter, ast.Name):
-                if node.iter.id in known and isinstance(node.target, ast.Name):
-                    known[node.target.id] = known[node.iter.id]
-        # twice: a comprehension's element stands before its variable
+            elif isinstance(node, ast.comprehension):
+                of, one = node.iter, node.target
+                if isinstance(of, ast.Name) and isinstance(one, ast.Name) and of.id in known:
+                    known[one.id] = known[of.id]
+        # apart, because a comprehension's element stands before its variable
         for node in ast.walk(function):
             where = f"{place}:{getattr(node, 'lineno', 0)}"
             parts = chain(node)
@@ -142,7 +143,8 @@ def test_the_collector_sees_the_code() -> None:
         "IExecutionContext.set_tensor_address", "ICudaEngine.get_tensor_mode", "ILogger.log", "ILayer.name",
         "IProgressMonitor.step_complete", "ITimingCache.serialize", "OnnxParser.parse", "ParserError.desc",
         "EngineInspector.get_engine_information", "Runtime.deserialize_cuda_engine", "DataType.FLOAT",
-        "NetworkDefinitionCreationFlag.STRONGLY_TYPED", "ILogger.Severity.ERROR", "INetworkDefinition.get_layer",
+        "NetworkDefinitionCreationFlag.STRONGLY_TYPED", "ILogger.Severity.ERROR",
+        "INetworkDefinition.get_layer",
     ):  # fmt: skip
         assert ("tensorrt", name) in found.needed, name
     for name in (

@@ -368,7 +368,7 @@ def test_without_tensorrt_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPa
     import sys
 
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(EdgeageError, match="not installed.*system-site-packages.*never pip install"):
+    with pytest.raises(EdgeageError, match=r"not installed.*system-site-packages.*never pip install"):
         open_engine(shipped, "encoder", "tensorrt")
 
 
