@@ -72,7 +72,7 @@ def command(
     """
     from edgeage.errors import EdgeageError
     from edgeage.runtime.bundle import open_bundle
-    from edgeage.runtime.engines import check_precision
+    from edgeage.runtime.engines import candidates, check_precision
     from edgeage.runtime.engines.tensorrt.cache import PlanCache
     from edgeage.runtime.engines.tensorrt.prepare import Workshop
     from edgeage.runtime.engines.tensorrt.recipe import BuildOptions
@@ -80,10 +80,12 @@ def command(
     check_precision(precision, "tensorrt")
     options = BuildOptions(level, workspace_mb, dla)
     opened = open_bundle(bundle)
-    names = list(opened.manifest.engines) if engines is None else engines.split(",")
-    if unknown := [name for name in names if name not in opened.manifest.engines]:
-        have = ", ".join(opened.manifest.engines)
-        raise EdgeageError(f"the bundle has no engine {', '.join(unknown)}; it has: {have}")
+    have = opened.manifest.engines
+    can = [name for name, entry in have.items() if candidates(entry, "tensorrt", precision)]
+    names = can if engines is None else engines.split(",")
+    if unknown := [name for name in names if name not in have]:
+        raise EdgeageError(f"the bundle has no engine {', '.join(unknown)}; it has: {', '.join(have)}")
+    left_out = [name for name in have if name not in can] if engines is None else []
     workshop = Workshop(PlanCache(cache))
     built = {}
     with build_progress(quiet or as_json) as progress:
@@ -92,9 +94,11 @@ def command(
     if as_json:
         device = workshop.device.to_dict()
         document = {"bundle": opened.manifest.name, "cache": str(workshop.cache.folder), "device": device}
-        click.echo(json.dumps({**document, "engines": built}, indent=2))
+        click.echo(json.dumps({**document, "engines": built, "no_onnx": left_out}, indent=2))
         return
     _show(workshop, built)
+    for name in left_out:
+        click.echo(f"not built: {name}: the bundle has no ONNX file of it at {precision}")
 
 
 def _build(

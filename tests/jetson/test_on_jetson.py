@@ -159,9 +159,9 @@ def test_the_jetson_says_what_it_is() -> None:
 def test_the_dla_takes_a_network_or_says_why_not(shipped: Bundle, workshop: Callable[[], Workshop]) -> None:
     if not l4t_release():
         pytest.skip("SKIPPED FOR LACK OF A JETSON: no /etc/nv_tegra_release")
+    told = ""
     try:
-        plan = workshop().prepare(shipped, "encoder", "int8", BuildOptions(dla=0))
+        told = str(workshop().prepare(shipped, "encoder", "int8", BuildOptions(dla=0)).recipe.options)
     except EdgeageError as error:
-        assert "DLA" in str(error)
-    else:
-        assert plan.recipe.options.dla == 0
+        told = str(error)
+    assert "dla=0" in told or "DLA" in told

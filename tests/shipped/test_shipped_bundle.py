@@ -118,7 +118,7 @@ def test_gradients_point_where_the_float_ones_do(
     bundle: Bundle, golden: dict[str, np.ndarray], name: str, engine: str
 ) -> None:
     """Never by codes: one mask that flips changes many of them."""
-    if engine == "onnxruntime" and name == "refine_batch":
+    if ENGINE_FORMATS[engine] == "onnx" and name == "refine_batch":
         pytest.skip("refine_batch is in the packed TFLite files alone")
     running = opened(bundle, name, engine)
     feeds = {port.name: golden[f"{name}/in/{port.name}"] for port in running.inputs}

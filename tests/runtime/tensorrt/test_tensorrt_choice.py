@@ -198,3 +198,21 @@ def test_build_engine_refuses(
     result = run("build-engine", str(shipped.path), *arguments)
     assert isinstance(result.exception, EdgeageError)
     assert said in str(result.exception)
+
+
+def test_an_engine_without_onnx_is_left_out_and_named(world: World, shipped: Bundle, folder: Path) -> None:
+    """refine_batch is in the packed TFLite files alone."""
+    result = run("build-engine", str(shipped.path), "--precision", "int8")
+    assert result.exit_code == 0, result.output
+    assert "not built: refine_batch: the bundle has no ONNX file of it at int8" in result.output
+    assert world.builds == 5
+    asked = run("build-engine", str(shipped.path), "--engines", "refine_batch", "--precision", "int8")
+    assert "no ONNX file for the refine_batch" in str(asked.exception)
+
+
+def test_age_builds_before_it_ages(world: World, folder: Path, sample: Path, tmp_path: Path) -> None:
+    out = tmp_path / "aged"
+    result = run("age", str(sample), "--out", str(out), "--engine", "tensorrt", "--from", "30-39")
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert len(list(out.glob("age-*.png"))) == 6
+    assert "in TensorRT" in " ".join(result.output.split())
