@@ -12,6 +12,7 @@ from edgeage.errors import EdgeageError
 
 VERBS = {
     "age": "Age the face in a photo with a bundle's engines.",
+    "build-engine": "Build a bundle's TensorRT plans on this device.",
     "calibrate": "Report what INT8 costs a checkpoint, layer by layer.",
     "doctor": "Say what this machine can do, and the command that adds what is missing.",
     "eval-setup": "Fetch the judges that evaluation needs.",
@@ -24,6 +25,7 @@ VERBS = {
     "tune-refine": "Tune how latent refinement steps, for a checkpoint.",
     "train": "Train a recipe's stages, or resume them.",
     "verify": "Measure a bundle's engines again and compare each form of a network with the one before.",
+    "verify-on-device": "Run a bundle's golden vectors on this device, with latency and a report.",
 }
 
 

@@ -1,4 +1,4 @@
-"""Readers of single manifest fields: the value with its type, or an EdgeageError that names the field."""
+"""Readers of single JSON fields: the value with its type, or an EdgeageError that names the field."""
 
 from __future__ import annotations
 
@@ -14,8 +14,16 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _Read = TypeVar("_Read")
 
 
-def invalid(where: str, problem: str) -> EdgeageError:
-    return EdgeageError(f"not a valid bundle manifest: {where} {problem}; export the bundle again")
+class FieldError(EdgeageError):
+    """A field that does not hold what it should; told as one of a manifest unless a reader tells it anew."""
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(f"not a valid bundle manifest: {where} {problem}; export the bundle again")
+        self.finding = f"{where} {problem}"
+
+
+def invalid(where: str, problem: str) -> FieldError:
+    return FieldError(where, problem)
 
 
 def read_fields(value: Any, names: tuple[str, ...], where: str) -> dict[str, Any]:

@@ -29,7 +29,8 @@ SCHEMA = 1
 ENGINES = ("encoder", "embedder", "generator", "generator_all", "refine", "refine_batch")
 REFINE_BATCH = 4  # faces of one call of refine_batch
 FORMATS = ("tflite", "onnx")
-PRECISIONS = ("int8", "float32")
+# "int8-float16" is int8 with float16 where "int8" has float32: a strongly typed graph for TensorRT.
+PRECISIONS = ("int8", "float32", "float16", "int8-float16")
 IO_TYPES = ("int8", "float32")
 LAYOUTS = ("NHWC", "NCHW")
 
@@ -112,7 +113,8 @@ class EngineFile:
     Attributes:
         file: path inside the bundle.
         format: "tflite" or "onnx".
-        precision: arithmetic inside, "int8" or "float32".
+        precision: arithmetic inside, one of `PRECISIONS`. The float16 ones are ONNX, and cast at the
+            graph's edge, so that every engine has the same float32 inputs and outputs.
         io: type of inputs and outputs, "int8" or "float32".
         layout: "NHWC" (TFLite) or "NCHW" (ONNX) of the image ports.
         signature: TFLite signature, None for ONNX.
@@ -139,6 +141,8 @@ class EngineFile:
             read_text(self.signature, f"the signature of {where}")
         elif self.signature is not None:
             raise invalid(where, "is ONNX and must have no signature")
+        if "float16" in self.precision and (self.format, self.io) != ("onnx", "float32"):
+            raise invalid(where, f"is {self.precision}, which are ONNX files with float32 I/O")
         object.__setattr__(self, "inputs", tuple(self.inputs))
         object.__setattr__(self, "outputs", tuple(self.outputs))
         if wrong := [port.name for port in self.inputs + self.outputs if port.dtype != self.io]:

@@ -37,7 +37,7 @@ class Session:
     ) -> None:
         self.bundle, self.profile = bundle, bundle.manifest.profile
         self._engine_name = check_engine_name(engine)
-        self._precision, self._threads = check_precision(precision), threads
+        self._precision, self._threads = check_precision(precision, engine), threads
         self._engines: dict[str, Engine] = {}
         self._detector: Detector | None = None
         self._refiner = Refiner(bundle.manifest, self._engine_name, self._precision, self.engine)
@@ -223,7 +223,8 @@ def load(
     """Open a bundle for aging photos.
 
     `bundle`: a NAME.agebundle folder or its zip; the shipped model unless given (`default_bundle`).
-    `engine`: "litert", "tflite-runtime" or "onnxruntime". `precision`: "int8" or "float32".
+    `engine`: "litert", "tflite-runtime", "onnxruntime" or "tensorrt". `precision`: see `PRECISIONS`; of
+    tensorrt also "auto".
     Raises EdgeageError if the bundle is damaged or the names are unknown; engines open on first use.
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)

@@ -30,8 +30,18 @@ Examples:
 @click.option(
     "--bundle", type=click.Path(path_type=Path), help="NAME.agebundle; the shipped model unless given."
 )
-@click.option("--engine", default="litert", show_default=True, help="litert, tflite-runtime or onnxruntime.")
-@click.option("--precision", default="int8", show_default=True, help="int8 or float32.")
+@click.option(
+    "--engine",
+    default="litert",
+    show_default=True,
+    help="litert, tflite-runtime, onnxruntime or tensorrt.",
+)
+@click.option(
+    "--precision",
+    default="int8",
+    show_default=True,
+    help="int8 or float32; of onnxruntime and tensorrt also float16 or int8-float16; of tensorrt also auto.",
+)
 @click.option(
     "--mode",
     default="delta",
@@ -93,6 +103,10 @@ def command(
     names = session.profile.groups
     chosen = names if groups is None else [names[parse_group(text, names)] for text in groups.split(",")]
     check_output(out, [*map(photo_name, chosen), STRIP], force=force)  # before the work, not after
+    if engine == "tensorrt":
+        from edgeage.commands.build_engine import prepare_plans
+
+        prepare_plans(session.bundle, precision, quiet=as_json)
     with without_native_info():
         result = session.age(
             photo, chosen, mode, source, strength, all_faces, steps, deadline_ms, allow_unrefined

@@ -86,19 +86,18 @@ def _backend(name: str) -> str:
 
 
 def _tensorrt() -> dict[str, Any]:
-    from edgeage.runtime.engines.packages import installed_version
+    """Whether TensorRT, cuda-python and a device are there; builds nothing."""
+    from edgeage.errors import EdgeageError
+    from edgeage.runtime.engines.tensorrt.device import read_device
+    from edgeage.runtime.engines.tensorrt.libraries import load_libraries
 
-    version = installed_version("tensorrt")
-    if version is None:
-        problem = (
-            'not installed; it comes with JetPack on a Jetson; elsewhere: pip install "edgeage[tensorrt]"'
-        )
-        return {"version": None, "works": False, "problem": problem}
-    return {
-        "version": version,
-        "works": False,
-        "problem": "found, but this version of edgeage cannot use it yet",
-    }
+    try:
+        device = read_device(load_libraries())
+    except EdgeageError as error:
+        return {"version": None, "works": False, "problem": str(error)}
+    jetson = f", {device.l4t}" if device.l4t else ""
+    backend = f"{device.name} ({device.compute_capability}), CUDA {device.cuda_driver}{jetson}"
+    return {"version": device.tensorrt, "works": True, "backend": backend}
 
 
 def _workstation(versions: dict[str, str | None]) -> dict[str, Any]:

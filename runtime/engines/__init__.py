@@ -6,6 +6,7 @@ engine package is imported before `open_engine` asks for it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -20,7 +21,29 @@ if TYPE_CHECKING:
 Feeds = dict[str, NDArray[np.float32]]
 
 # Engine name -> the file format it runs.
-ENGINE_FORMATS = {"litert": "tflite", "tflite-runtime": "tflite", "onnxruntime": "onnx"}
+ENGINE_FORMATS = {"litert": "tflite", "tflite-runtime": "tflite", "onnxruntime": "onnx", "tensorrt": "onnx"}
+
+# What TensorRT builds from which files, best first: for each asked precision (of the plan, of the file).
+# Typed files are built as written by every version, the others need flags that TensorRT 11 no longer has.
+# "auto" measures int8 and float16 on the device.
+AUTO = "auto"
+_INT8 = (("int8", "int8-float16"), ("int8", "int8"))
+_FLOAT16 = (("float16", "float16"), ("float16", "float32"))
+TENSORRT_FILES = {
+    "int8": _INT8,
+    "int8-float16": _INT8[:1],
+    "float16": _FLOAT16,
+    "float32": (("float32", "float32"),),
+    AUTO: (*_INT8, *_FLOAT16),
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file that an engine could take for a precision, and the precision of what comes of it."""
+
+    precision: str
+    file: EngineFile
 
 
 class Engine(Protocol):
@@ -47,11 +70,22 @@ def check_engine_name(engine: str) -> str:
     return engine
 
 
-def check_precision(precision: str) -> str:
-    """`precision` if it is known, else EdgeageError."""
-    if precision not in PRECISIONS:
-        raise EdgeageError(f"unknown precision {precision!r}; choose {' or '.join(PRECISIONS)}")
+def check_precision(precision: str, engine: str = "") -> str:
+    """`precision` if it is known, else EdgeageError; "auto" is TensorRT's alone."""
+    known = (*PRECISIONS, AUTO) if engine == "tensorrt" else PRECISIONS
+    if precision not in known:
+        raise EdgeageError(f"unknown precision {precision!r}; choose one of {', '.join(known)}")
     return precision
+
+
+def candidates(entry: EngineEntry, engine: str, precision: str, io: str | None = None) -> list[Candidate]:
+    """The bundle's files that `engine` can take at `precision`, best first."""
+    check_precision(precision, check_engine_name(engine))
+    wanted = TENSORRT_FILES[precision] if engine == "tensorrt" else ((precision, precision),)
+    files = [file for file in entry.files if file.format == ENGINE_FORMATS[engine] and io in (None, file.io)]
+    # int8 I/O comes first, the form that NPUs run
+    files = sorted(files, key=lambda file: file.io != "int8")
+    return [Candidate(made, file) for made, stored in wanted for file in files if file.precision == stored]
 
 
 def choose_file(
@@ -62,11 +96,8 @@ def choose_file(
     `io` asks for one I/O type; without it int8 I/O comes first, the form that NPUs run (the adapter
     quantises by the manifest's scales).
     """
-    check_precision(precision)
-    wanted = ENGINE_FORMATS[check_engine_name(engine)]
-    fits = [file for file in entry.files if (file.format, file.precision) == (wanted, precision)]
-    fits = sorted((file for file in fits if io in (None, file.io)), key=lambda file: file.io != "int8")
-    return fits[0] if fits else None
+    found = candidates(entry, engine, precision, io)
+    return found[0].file if found else None
 
 
 def open_engine(
@@ -80,7 +111,8 @@ def open_engine(
     """Open one of a bundle's engines; the file's sha256 is checked first.
 
     `generator_all` without a file of its own runs the batch-1 generator once per group: bundles leave
-    out the float32 ONNX of it to save size. The engine's description says so.
+    out the float32 ONNX of it to save size. The engine's description says so. TensorRT builds its plan, which
+    may take minutes, unless the cache has it (`edgeage build-engine`); `threads` are not its own.
 
     Raises EdgeageError if the bundle has no such flavour, the engine is not installed, or the file is
     damaged.
@@ -91,6 +123,10 @@ def open_engine(
     entry = entries.get(name)
     file = choose_file(name, entry, engine, precision, io) if entry else None
     if entry and file:
+        if engine == "tensorrt":
+            from edgeage.runtime.engines.tensorrt.choose import open_tensorrt
+
+            return open_tensorrt(bundle, name, precision)
         return _open_file(bundle, entry, file, engine, threads)
     if name == "generator_all" and "generator" in entries:
         from edgeage.runtime.engines.repeated import RepeatedEngine

@@ -64,7 +64,7 @@ class Face:
 
 
 class Detector:
-    """BlazeFace behind one of the engines "litert", "tflite-runtime" or "onnxruntime"."""
+    """BlazeFace behind one of the engines "litert", "tflite-runtime", "onnxruntime" or "tensorrt"."""
 
     def __init__(self, engine: str = "litert", threads: int = 1) -> None:
         self._network = _open_network(engine, threads)
@@ -200,6 +200,16 @@ def _open_network(engine: str, threads: int) -> Network:
     kind = ENGINE_FORMATS[check_engine_name(engine)]
     name = f"blazeface_short_range.{kind}"
     content = resources.files("edgeage.runtime.photo").joinpath(name).read_bytes()
+    if engine == "tensorrt":
+        from edgeage.runtime.engines.tensorrt.choose import open_onnx
+
+        plan = open_onnx(content, "detector", name)
+
+        def run_plan(picture: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            results = plan.run({"input": picture})
+            return results["regressors"], results["classificators"]
+
+        return run_plan
     if kind == "onnx":
         from edgeage.runtime.engines.onnxruntime import open_session
 

@@ -161,6 +161,18 @@ def test_each_fault_is_named(fields: dict[str, Any], where: str, value: Any, sai
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("precision", ["float16", "int8-float16"])
+def test_half_precision_is_onnx_with_float32_ports(fields: dict[str, Any], precision: str) -> None:
+    file = fields["engines"]["encoder"]["files"][0]
+    assert (file["format"], file["io"]) == ("onnx", "float32")
+    file["precision"] = precision
+    kept = Manifest.from_dict(fields).engines["encoder"].files[0]
+    assert (kept.precision, kept.inputs[0].dtype) == (precision, "float32")
+    file |= {"format": "tflite", "signature": "encode"}
+    with pytest.raises(EdgeageError, match="ONNX files with float32 I/O"):
+        Manifest.from_dict(fields)
+
+
 @pytest.mark.parametrize(
     ("where", "value", "said"),
     [

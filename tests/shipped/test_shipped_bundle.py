@@ -18,6 +18,7 @@ from PIL import Image
 from edgeage.errors import EdgeageError
 from edgeage.runtime.bundle import Bundle, open_bundle
 from edgeage.runtime.engines import ENGINE_FORMATS, Engine, open_engine
+from edgeage.runtime.on_device.golden import MAX_CODES
 from edgeage.runtime.session import load
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -36,6 +37,7 @@ TOLERANCE = {
     "onnxruntime": {
         "encoder": (2, 0.3), "embedder": (10, 0.8), "generator": (14, 0.8), "generator_all": (14, 0.8)
     },
+    "tensorrt": MAX_CODES,
     "tflite-runtime": {
         "encoder": (8, 2.5), "embedder": (10, 1.2), "generator": (24, 4.5), "generator_all": (24, 4.5)
     },
@@ -96,7 +98,7 @@ def test_the_card_says_what_was_trained_on_and_what_was_not_measured(bundle: Bun
 def test_golden_codes(
     bundle: Bundle, golden: dict[str, np.ndarray], engine: str, name: str, io_type: str
 ) -> None:
-    if engine == "onnxruntime" and io_type == "int8":
+    if ENGINE_FORMATS[engine] == "onnx" and io_type == "int8":
         pytest.skip("SKIPPED, Q/DQ ONNX has float inputs and outputs only")
     entry = bundle.manifest.engines[name]
     running = opened(bundle, name, engine, io=io_type)
@@ -116,7 +118,7 @@ def test_gradients_point_where_the_float_ones_do(
     bundle: Bundle, golden: dict[str, np.ndarray], name: str, engine: str
 ) -> None:
     """Never by codes: one mask that flips changes many of them."""
-    if engine == "onnxruntime" and name == "refine_batch":
+    if ENGINE_FORMATS[engine] == "onnx" and name == "refine_batch":
         pytest.skip("refine_batch is in the packed TFLite files alone")
     running = opened(bundle, name, engine)
     feeds = {port.name: golden[f"{name}/in/{port.name}"] for port in running.inputs}
