@@ -34,7 +34,7 @@ class Prepared:
         engine: the deserialised engine (`ICudaEngine`); runtime, logger: what it lives on.
         inputs, outputs: its ports, all float32 and static.
         identity, sidecar: what it was built for, and what is known of it.
-        reused: it came from the cache; else `reason` says why it was built.
+        reused: it was in the cache before this workshop opened; else `reason` says why it was built.
     """
 
     engine: Any
@@ -57,6 +57,7 @@ class Workshop:
 
     def __init__(self, cache: PlanCache | None = None) -> None:
         self._cache = cache
+        self._built: dict[str, str] = {}  # sha256 of what was built here -> why
 
     @cached_property
     def libraries(self) -> Libraries:
@@ -118,7 +119,8 @@ class Workshop:
             with self.cache.locked():
                 why = f"TensorRT refused the kept plan: {loaded}"
                 return self._build(onnx, identity, file_name, why, progress)
-        return Prepared(*loaded, identity, found.sidecar, True, "")
+        reason = self._built.get(found.sidecar["sha256"], "")
+        return Prepared(*loaded, identity, found.sidecar, not reason, reason)
 
     def _build(
         self, onnx: bytes, identity: Identity, file_name: str, reason: str, progress: Progress | None
@@ -135,6 +137,7 @@ class Workshop:
             "warnings": list(built.warnings),
         }
         kept = self.cache.store(identity, built.plan, facts)
+        self._built[kept.sidecar["sha256"]] = reason
         if built.timing_cache:
             self.cache.keep_timings(self.device, built.timing_cache)
         return Prepared(*loaded, identity, kept.sidecar, False, reason)
