@@ -18,6 +18,7 @@ from edgeage.runtime.engines.tensorrt.libraries import (
     collecting_logger,
     complaint,
     load_libraries,
+    started,
 )
 from edgeage.runtime.engines.tensorrt.recipe import BuildOptions, Recipe, choose_recipe, trtexec_line
 from edgeage.runtime.manifest import Port
@@ -146,7 +147,7 @@ class Workshop:
         """(engine, runtime, logger, inputs, outputs), or what TensorRT said."""
         trt = self.libraries.trt
         logger = collecting_logger(trt)
-        runtime: trt_types.Runtime = trt.Runtime(logger)
+        runtime: trt_types.Runtime = started(trt.Runtime, logger)
         engine: trt_types.ICudaEngine | None = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             return complaint(logger)
