@@ -36,7 +36,7 @@ class World:
     Attributes:
         calls: (name, ...) in order, of everything that was called.
         fail: {name of a CUDA function: how many more calls succeed}; afterwards it fails.
-        refuse: things that TensorRT will not do: "parse", "build", "context", "enqueue", "capture".
+        refuse: things that TensorRT will not do: "start", "parse", "build", "context", "enqueue", "capture".
         cores: of a DLA; device: name; cannot_dla: layer names that the DLA cannot run.
     """
 
@@ -338,6 +338,9 @@ def make_tensorrt(world: World) -> Any:
 
     class Builder(Guarded):
         def __init__(self, logger: Any) -> None:
+            if "start" in world.refuse:
+                logger.log(ILogger.Severity.ERROR, "CUDA initialization failure with error: 35")
+                raise TypeError("pybind11::init(): factory function returned nullptr")
             self._logger = logger
 
         @property
@@ -447,6 +450,9 @@ def make_tensorrt(world: World) -> Any:
 
     class Runtime(Guarded):
         def __init__(self, logger: Any) -> None:
+            if "start" in world.refuse:
+                logger.log(ILogger.Severity.ERROR, "CUDA initialization failure with error: 35")
+                raise TypeError("pybind11::init(): factory function returned nullptr")
             self._logger = logger
 
         def deserialize_cuda_engine(self, plan: bytes) -> ICudaEngine | None:

@@ -142,7 +142,8 @@ def _plans(engines: dict[str, Any]) -> str:
             else f"{coverage['int8_matrix_layers']} of {coverage['matrix_layers']} convolutions and dense "
             f"layers, {coverage['layers']} layers in all"
         )
-        origin = "from the cache" if plan["reused"] else f"built in {plan['seconds']:.1f} s: {plan['reason']}"
+        seconds = f"built in {plan['seconds']:.1f} s"
+        origin = f"from the cache ({seconds})" if plan["reused"] else f"{seconds}: {plan['reason']}"
         chosen = f"<br>auto: {_text(facts['auto']['reason'])}" if "auto" in facts else ""
         rows.append(
             [

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgeage.errors import EdgeageError
-from edgeage.runtime.engines.tensorrt.libraries import collecting_logger, complaint
+from edgeage.runtime.engines.tensorrt.libraries import collecting_logger, complaint, started
 from edgeage.runtime.engines.tensorrt.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def build_plan(
     """
     start = time.perf_counter()
     logger = collecting_logger(trt)
-    builder: trt_types.Builder = trt.Builder(logger)
+    builder: trt_types.Builder = started(trt.Builder, logger)
     if recipe.options.dla is not None:
         _check_cores(builder, recipe.options.dla)
     typing = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if recipe.strongly_typed else 0

@@ -103,6 +103,14 @@ def collecting_logger(trt: Any) -> Any:
     return Collector()
 
 
+def started(kind: Any, logger: Any) -> Any:
+    """A TensorRT builder or runtime; EdgeageError where there is none to be had, such as without a GPU."""
+    try:
+        return kind(logger)
+    except TypeError:  # how the bindings tell that the library gave a null pointer
+        raise EdgeageError(f"TensorRT does not start on this device: {complaint(logger)}") from None
+
+
 def complaint(logger: Any) -> str:
     """What TensorRT said last that is of use, one line."""
     said = logger.errors or logger.lines

@@ -18,6 +18,7 @@ from edgeage.runtime.engines.tensorrt.libraries import (
     collecting_logger,
     complaint,
     load_libraries,
+    started,
 )
 from edgeage.runtime.engines.tensorrt.recipe import BuildOptions, Recipe, choose_recipe, trtexec_line
 from edgeage.runtime.manifest import Port
@@ -34,7 +35,7 @@ class Prepared:
         engine: the deserialised engine (`ICudaEngine`); runtime, logger: what it lives on.
         inputs, outputs: its ports, all float32 and static.
         identity, sidecar: what it was built for, and what is known of it.
-        reused: it came from the cache; else `reason` says why it was built.
+        reused: it was in the cache before this workshop opened; else `reason` says why it was built.
     """
 
     engine: Any
@@ -57,6 +58,7 @@ class Workshop:
 
     def __init__(self, cache: PlanCache | None = None) -> None:
         self._cache = cache
+        self._built: dict[str, str] = {}  # sha256 of what was built here -> why
 
     @cached_property
     def libraries(self) -> Libraries:
@@ -118,7 +120,8 @@ class Workshop:
             with self.cache.locked():
                 why = f"TensorRT refused the kept plan: {loaded}"
                 return self._build(onnx, identity, file_name, why, progress)
-        return Prepared(*loaded, identity, found.sidecar, True, "")
+        reason = self._built.get(found.sidecar["sha256"], "")
+        return Prepared(*loaded, identity, found.sidecar, not reason, reason)
 
     def _build(
         self, onnx: bytes, identity: Identity, file_name: str, reason: str, progress: Progress | None
@@ -135,6 +138,7 @@ class Workshop:
             "warnings": list(built.warnings),
         }
         kept = self.cache.store(identity, built.plan, facts)
+        self._built[kept.sidecar["sha256"]] = reason
         if built.timing_cache:
             self.cache.keep_timings(self.device, built.timing_cache)
         return Prepared(*loaded, identity, kept.sidecar, False, reason)
@@ -143,7 +147,7 @@ class Workshop:
         """(engine, runtime, logger, inputs, outputs), or what TensorRT said."""
         trt = self.libraries.trt
         logger = collecting_logger(trt)
-        runtime: trt_types.Runtime = trt.Runtime(logger)
+        runtime: trt_types.Runtime = started(trt.Runtime, logger)
         engine: trt_types.ICudaEngine | None = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             return complaint(logger)

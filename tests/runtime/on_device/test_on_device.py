@@ -305,6 +305,7 @@ def test_auto_says_which_precision_runs(monkeypatch: pytest.MonkeyPatch, tmp_pat
     document = json.loads(result.output)
     for facts in document["engines"].values():
         assert facts["precision"] in ("int8", "float16")
+        assert facts["plan"]["reason"].startswith("no plan of the ")
         if "auto" in facts:
             assert facts["auto"]["precision"] == facts["precision"]
     assert document["faults"] == []

@@ -118,6 +118,7 @@ def test_loose_types_and_float32_set_and_clear_flags() -> None:
 @pytest.mark.parametrize(
     ("refused", "said"),
     [
+        ("start", "does not start on this device: CUDA initialization failure"),
         ("parse", r"does not read the int8 ONNX of the encoder: Unsupported operator \(node 7\)"),
         ("build", "could not build the encoder: no implementation for node conv"),
     ],

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_tensorrt import World
@@ -190,6 +191,7 @@ def test_a_full_disk_leaves_nothing_half_written(
 KILLED = """
 import os, sys
 from pathlib import Path
+from typing import Any
 from edgeage.runtime.engines.tensorrt import cache
 sys.path.insert(0, sys.argv[2])
 write_json = cache.write_json
@@ -250,6 +252,21 @@ def test_build_then_reuse_then_say_what_changed(
     third = workshop().prepare(shipped, "encoder", "int8")
     assert (third.reused, third.reason) == (False, "tensorrt was 10.3.0, is 10.7.0")
     assert other.builds == 1
+
+
+def test_a_plan_that_another_process_built_meanwhile_is_taken(
+    world: World, shipped: Bundle, workshop: Callable[[], Workshop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs, locked = workshop(), workshop(), PlanCache.locked
+
+    def after_theirs(cache: PlanCache) -> Any:
+        if cache is ours.cache:  # we wait for the lock while they build
+            theirs.prepare(shipped, "encoder", "int8")
+        return locked(cache)
+
+    monkeypatch.setattr(PlanCache, "locked", after_theirs)
+    assert ours.prepare(shipped, "encoder", "int8").reused
+    assert world.builds == 1
 
 
 def test_options_that_are_asked_for_must_be_those_of_the_plan(

@@ -90,6 +90,18 @@ def test_what_is_on_the_device_already_is_not_sent_again(world: World, encoder: 
     assert world.count()["cudaMemcpyAsync"] == 4
 
 
+def test_what_a_network_wrote_over_is_sent_again(world: World, shipped: Bundle, workshop: Opener) -> None:
+    """z is the encoder's output and the generator's input: one buffer."""
+    pipeline = DevicePipeline(shipped, "int8", workshop())
+    z = np.ones((1, 100), np.float32)
+    pipeline.z.upload(z, pipeline._stream)
+    pipeline._encode.launch()
+    world.calls.clear()
+    pipeline.z.upload(z, pipeline._stream)
+    assert world.count()["cudaMemcpyAsync"] == 1
+    pipeline.close()
+
+
 def test_everything_is_freed_in_order_when_it_closes(world: World, encoder: TensorrtEngine) -> None:
     assert len(world.memory) == 4
     world.calls.clear()
@@ -227,6 +239,9 @@ def test_an_array_on_the_device_is_read_where_it_is(world: World, encoder: Tenso
     bound = [call[2] for call in world.calls if call[0] == "set_tensor_address"]
     assert bound[0] == given.values.ctypes.data
     assert bound[-1] != bound[0]  # the engine's own memory again
+    names = world.names()  # it has ended before the address changes back
+    last = len(names) - 1 - names[::-1].index("set_tensor_address")
+    assert names[names.index("execute_async_v3") : last] == ["execute_async_v3", "cudaStreamSynchronize"]
     assert isinstance(made, DeviceArray)
     there = np.ctypeslib.as_array((ctypes.c_float * 100).from_address(made.address))
     assert np.array_equal(there, expected[0])
