@@ -44,6 +44,7 @@ Examples:
 @click.option(
     "--photo", type=click.Path(path_type=Path), help="Also age this photo wherever the whole pipeline is."
 )
+@click.option("--quick", is_flag=True, help="With --record: one file of each engine, one thread.")
 @click.option(
     "--record", "record_to", type=click.Path(path_type=Path), help="Write what --engine gives, and stop."
 )
@@ -57,6 +58,7 @@ def command(
     places: Path | None,
     recorded: tuple[str, ...],
     photo: Path | None,
+    quick: bool,
     record_to: Path | None,
     out: Path | None,
     force: bool,
@@ -81,11 +83,13 @@ def command(
         if target is not None and target.exists() and not force:
             raise EdgeageError(f"{target} exists already; choose another name or pass --force")
     opened = open_bundle(bundle)
+    if quick and record_to is None:
+        raise EdgeageError("--quick goes with --record; a comparison here takes two seconds as it is")
     if record_to is not None:
         if len(engines) > 1:
             raise EdgeageError("--record takes one --engine; a record is of one engine")
         with without_native_info():
-            made = record(opened, engines[0] if engines else "litert", photo)
+            made = record(opened, engines[0] if engines else "litert", photo, quick=quick)
         made.save(record_to)
         click.echo(f"{record_to}: {len(made.codes)} outputs of {made.tool} on {made.machine}")
         return

@@ -5,7 +5,8 @@ A places file is JSON, a list of:
     {"name": text, "kind": "c", "command": [...], "tool": "ai-edge-litert 2.3.0"}    the program of docs/samples/c
     {"name": text, "kind": "values", "command": [...]}    anything that writes the JSON of `record.read_record`
     {"name": text, "not_run": reason, "enable": command}
-with "environment": {name: value} and "machine": text where they matter. A command of kind "values" is given the
+with "environment": {name: value}, "machine": text and "quick": true (one file of each engine, see `record`) where
+they matter. A command of kind "values" is given the
 bundle, the golden inputs (`vectors.write_vectors`) and the file to write.
 """
 
@@ -43,6 +44,7 @@ class Place:
     engine: str = "litert"
     tool: str = ""
     machine: str = ""
+    quick: bool = False
     not_run: str = ""
     enable: str = ""
 
@@ -53,13 +55,14 @@ class Place:
             raise EdgeageError(f"{where} is {type(value).__name__}, expected an object")
         if unknown := set(value) - set(cls.__dataclass_fields__):
             raise EdgeageError(f"{where} has unknown fields: {', '.join(sorted(unknown))}")
-        texts = {key: text for key, text in value.items() if key not in ("command", "environment")}
+        texts = {key: text for key, text in value.items() if key not in ("command", "environment", "quick")}
         command, environment = value.get("command", []), value.get("environment", {})
         if not isinstance(command, list) or not isinstance(environment, dict):
             raise EdgeageError(f"{where}: command is a list of texts, environment an object of texts")
         if wrong := [one for one in (*texts.values(), *command, *environment.values()) if not isinstance(one, str)]:
             raise EdgeageError(f"{where} holds {wrong[0]!r} where a text is expected")
-        place = cls(command=tuple(command), environment=environment, **texts)
+        quick = value.get("quick", False) is True
+        place = cls(command=tuple(command), environment=environment, quick=quick, **texts)
         if not place.name:
             raise EdgeageError(f"{where} has no name")
         if not place.not_run and (place.kind not in KINDS or not command):
@@ -106,6 +109,7 @@ class Place:
     def _by_edgeage(self, bundle: Bundle, folder: Path, photo: Path | None) -> Record:
         out = folder / "record.npz"
         arguments = ["conformance", str(bundle.path), "--engine", self.engine, "--record", str(out)]
+        arguments += ["--quick"] if self.quick else []
         self._call(arguments + (["--photo", str(photo)] if photo else []))
         return read_record(out, bundle)
 
@@ -114,7 +118,7 @@ class Place:
         if not bundle.path.is_dir():
             raise EdgeageError(f"{self.name}: the C sample reads a bundle folder, {bundle.path} is a zip")
         golden, found = Golden(bundle), Record(self.tool)
-        for case in cases(bundle, "tflite"):
+        for case in cases(bundle, "tflite", quick=self.quick):
             for port, codes in self._case_by_c(bundle, golden, case, folder).items():
                 found.codes[f"{case.variant}/{case.engine}/{port}"] = codes
         found.codes[FACE_KEY] = self._face_by_c(bundle, golden, folder)

@@ -50,24 +50,25 @@ class Record:
         about = json.dumps({"tool": self.tool, "machine": self.machine, "seconds": self.seconds})
         photos = {f"{PHOTO}/{group}": pixels for group, pixels in self.photos.items()}
         with path.open("wb") as stream:
-            np.savez_compressed(stream, allow_pickle=False, about=np.array(about), **self.codes, **photos)
+            np.savez_compressed(stream, about=np.array(about), **self.codes, **photos)
 
 
-def record(bundle: Bundle, engine: str, photo: Path | None = None) -> Record:
+def record(bundle: Bundle, engine: str, photo: Path | None = None, *, quick: bool = False) -> Record:
     """Run every INT8 file that `engine` can run, with one thread and, from files of their own, with more.
 
     Args:
         engine: a name of `ENGINE_FORMATS`.
         photo: aged too, to every group.
+        quick: one file of each engine and one thread, for slow machines and emulators.
 
     Raises EdgeageError if the engine is not installed or a file does not load.
     """
     start = time.perf_counter()
     golden = Golden(bundle)
     found = Record(require(engine), kernel_set() or platform.machine())
-    for case in cases(bundle, ENGINE_FORMATS[engine]):
+    for case in cases(bundle, ENGINE_FORMATS[engine], quick=quick):
         _run(found, bundle, golden, case, engine, 1, case.variant)
-        if case.variant == "int8":
+        if case.variant == "int8" and not quick:
             _run(found, bundle, golden, case, engine, THREADS, f"{case.variant}, {THREADS} threads")
     session = load(bundle, engine)
     found.codes[FACE_KEY] = whole_face(session, golden.face())
@@ -115,9 +116,18 @@ def read_record(path: Path, bundle: Bundle) -> Record:
             held: dict[str, NDArray[Any]] = {key: arrays[key] for key in arrays.files}
         about = json.loads(str(held.pop("about")))
         photos = {key.partition("/")[2]: held.pop(key) for key in list(held) if key.startswith(f"{PHOTO}/")}
-        return Record(about["tool"], about["machine"], held, photos, float(about["seconds"]))
+        found = Record(about["tool"], about["machine"], held, photos, float(about["seconds"]))
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise EdgeageError(f"{path} is no record of edgeage conformance ({error}); record again") from None
+    shapes = {
+        f"{engine}/{port.name}": port.shape
+        for engine, entry in bundle.manifest.engines.items()
+        for port in entry.outputs
+    }
+    for key, codes in found.codes.items():
+        if codes.dtype != np.int8 or codes.shape != shapes.get(key.partition("/")[2]):
+            raise EdgeageError(f"{path} holds {key} as {codes.dtype} {list(codes.shape)}, not of this bundle")
+    return found
 
 
 def _from_values(document: Any, path: Path, bundle: Bundle) -> Record:

@@ -101,8 +101,11 @@ class Golden:
         return np.ascontiguousarray(np.clip(np.rint((image + 1) * 127.5), 0, 255), np.uint8)
 
 
-def cases(bundle: Bundle, form: str) -> list[Case]:
-    """Every INT8 file of a format ("tflite", "onnx") with every engine in it."""
+def cases(bundle: Bundle, form: str, *, quick: bool = False) -> list[Case]:
+    """Every INT8 file of a format ("tflite", "onnx") with every engine in it, packed files last.
+
+    `quick`: one file of each engine, of its own and with int8 inputs and outputs where there is one.
+    """
     found: list[Case] = []
     for engine, entry in bundle.manifest.engines.items():
         for file in entry.files:
@@ -114,7 +117,8 @@ def cases(bundle: Bundle, form: str) -> list[Case]:
             packed = PACKED[file.io]
             if form == "tflite" and packed in bundle.manifest.files:
                 found.append(Case(f"packed {variant}", engine, entry, replace(file, file=packed)))
-    return sorted(found, key=lambda case: (case.variant.startswith("packed"), case.variant))
+    found.sort(key=lambda case: (case.variant.startswith("packed"), case.file.io != "int8"))
+    return list({case.engine: case for case in reversed(found)}.values()) if quick else found
 
 
 def float_cases(bundle: Bundle) -> dict[str, Case]:

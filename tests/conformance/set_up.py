@@ -138,6 +138,7 @@ def arm64(folder: Path, wheel: Callable[[], Path]) -> list[Place]:
                     "name": f"Python, arm64 {name} (qemu)",
                     "kind": "edgeage",
                     "command": [*emulator, f"PYTHONPATH={site}", *python],
+                    "quick": True,
                 }
             )
             try:
@@ -152,6 +153,7 @@ def arm64(folder: Path, wheel: Callable[[], Path]) -> list[Place]:
                     "command": [*emulator, f"LD_LIBRARY_PATH={target}", str(target / "edgeage-c")],
                     "tool": LITERT,
                     "machine": f"aarch64 {name}",
+                    "quick": True,
                 }
             )
     return places
