@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from edgeage.runtime.conformance.record import Record
-    from edgeage.runtime.conformance.report import Outcome
     from edgeage.runtime.bundle import Bundle
+    from edgeage.runtime.conformance.record import Record
 
 ENGINES = ("litert", "tflite-runtime", "onnxruntime")
 
@@ -67,9 +66,9 @@ def command(
 ) -> None:
     """Compare every engine with BUNDLE's golden vectors (the shipped model unless given), code by code.
 
-    Codes must be identical where LiteRT's version is the bundle's; other kernels have a tolerance, and the reason
-    is printed. What did not run is listed with the command that enables it. Exit code 1 if something that ran
-    missed its rule, 2 for bad input.
+    Codes must be identical where LiteRT's version is the bundle's; other kernels have a tolerance, and the
+    reason is printed. What did not run is listed with the command that enables it. Exit code 1 if something
+    that ran missed its rule, 2 for bad input.
     """
     from edgeage.errors import EdgeageError
     from edgeage.files import write_json

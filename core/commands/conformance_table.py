@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeage.runtime.conformance.record import FACE, PHOTO
-
 if TYPE_CHECKING:
     from edgeage.runtime.bundle import Bundle
     from edgeage.runtime.conformance.report import Outcome
@@ -38,15 +36,19 @@ def show(bundle: Bundle, outcomes: Sequence[Outcome]) -> None:
             click.echo(f"FAILED  {outcome.failed}")
         for row in outcome.rows:
             if not row.ok:
-                found = f"largest {row.largest}, mean {row.mean:.3f}, cosine {row.cosine}"
-                click.echo(f"MISSED  {outcome.name}: {row.variant} {row.engine}.{row.port}: {found}; asked {row.rule}")
+                what = f"{outcome.name}: {row.variant} {row.engine}.{row.port}"
+                cosine = "" if row.cosine is None else f", cosine {row.cosine:.3f}"
+                found = f"largest {row.largest}, mean {row.mean:.3f}{cosine}"
+                click.echo(f"MISSED  {what}: {found}; asked {row.rule}")
         if outcome.not_run:
             click.echo(f"not run  {outcome.name}: {outcome.not_run}; enable it: {outcome.enable}")
 
 
 def _differences(rows: Sequence[Row]) -> str:
-    """The worst output of each engine that is not identical, in codes; of a refinement step the least cosine."""
-    found = {}
+    """Of each engine the worst output that is not identical, in codes; of a refinement step the cosine."""
+    from edgeage.runtime.conformance.record import FACE, PHOTO
+
+    found: dict[str, tuple[float, str]] = {}
     for row in rows:
         if row.identical:
             continue

@@ -1,13 +1,13 @@
 """Other places than this process: another Python, a processor under qemu, the C sample, a browser.
 
 A places file is JSON, a list of:
-    {"name": text, "kind": "edgeage", "command": [...], "engine": "litert"}    edgeage of another Python or machine
-    {"name": text, "kind": "c", "command": [...], "tool": "ai-edge-litert 2.3.0"}    the program of docs/samples/c
-    {"name": text, "kind": "values", "command": [...]}    anything that writes the JSON of `record.read_record`
+    {"name": text, "kind": "edgeage", "command": [...], "engine": "litert"}    edgeage of another Python
+    {"name": text, "kind": "c", "command": [...], "tool": "ai-edge-litert 2.3.0"}    docs/samples/c
+    {"name": text, "kind": "values", "command": [...]}    anything that writes what `read_record` reads
     {"name": text, "not_run": reason, "enable": command}
-with "environment": {name: value}, "machine": text and "quick": true (one file of each engine, see `record`) where
-they matter. A command of kind "values" is given the
-bundle, the golden inputs (`vectors.write_vectors`) and the file to write.
+with "environment": {name: value}, "machine": text and "quick": true (one file of each engine, see `record`)
+where they matter. A command of kind "values" is given the bundle, the golden inputs (`vectors.write_vectors`)
+and the file to write.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ class Place:
         command, environment = value.get("command", []), value.get("environment", {})
         if not isinstance(command, list) or not isinstance(environment, dict):
             raise EdgeageError(f"{where}: command is a list of texts, environment an object of texts")
-        if wrong := [one for one in (*texts.values(), *command, *environment.values()) if not isinstance(one, str)]:
+        if wrong := [
+            one for one in (*texts.values(), *command, *environment.values()) if not isinstance(one, str)
+        ]:
             raise EdgeageError(f"{where} holds {wrong[0]!r} where a text is expected")
         quick = value.get("quick", False) is True
         place = cls(command=tuple(command), environment=environment, quick=quick, **texts)
@@ -131,9 +133,7 @@ class Place:
             arguments.append(f"{name}={folder / name}.in")
         arguments += [f"{port.name}=:{folder / port.name}.out" for port in case.file.outputs]
         self._call(arguments)
-        raw = {
-            port.name: np.fromfile(folder / f"{port.name}.out", port.dtype) for port in case.file.outputs
-        }
+        raw = {port.name: np.fromfile(folder / f"{port.name}.out", port.dtype) for port in case.file.outputs}
         return from_stored(case, raw)
 
     def _face_by_c(self, bundle: Bundle, golden: Golden, folder: Path) -> Any:
@@ -148,7 +148,12 @@ class Place:
 
 
 # What can be compared beside this machine's engines; `make conformance` sets them up.
-ELSEWHERE = ("C sample, x86-64", "arm64 (qemu): Python and C", "Python 3.10, 3.12, 3.13", "browser (LiteRT.js)")
+ELSEWHERE = (
+    "C sample, x86-64",
+    "arm64 (qemu): Python and C",
+    "Python 3.10, 3.12, 3.13",
+    "browser (LiteRT.js)",
+)
 
 
 def read_places(path: Path | None) -> list[Place]:

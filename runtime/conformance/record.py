@@ -49,8 +49,9 @@ class Record:
     def save(self, path: Path) -> None:
         about = json.dumps({"tool": self.tool, "machine": self.machine, "seconds": self.seconds})
         photos = {f"{PHOTO}/{group}": pixels for group, pixels in self.photos.items()}
+        arrays: dict[str, Any] = {"about": np.array(about), **self.codes, **photos}
         with path.open("wb") as stream:
-            np.savez_compressed(stream, about=np.array(about), **self.codes, **photos)
+            np.savez_compressed(stream, **arrays)
 
 
 def record(bundle: Bundle, engine: str, photo: Path | None = None, *, quick: bool = False) -> Record:
@@ -88,7 +89,7 @@ def _run(
 
 
 def own_group(groups: tuple[str, ...]) -> str:
-    """The age group that the golden face and the photo are taken to have; any would do, if it is one for all."""
+    """The age group that face and photo are taken to have; any would do, if it is one for all."""
     return groups[len(groups) // 2]
 
 
@@ -105,7 +106,8 @@ def read_record(path: Path, bundle: Bundle) -> Record:
     """A record that `save` wrote, or values that some other program wrote as JSON.
 
     The JSON is {"tool": "LiteRT.js 2.5.3", "values": {ENGINE: {OUTPUT: [numbers]}}}: what the bundle's TFLite
-    files with float32 inputs and outputs give for "ENGINE/in/..." of golden.npz, flat, in the file's own order.
+    files with float32 inputs and outputs give for the inputs of `write_vectors`; numbers flat, in the file's
+    own order.
 
     Raises EdgeageError if it is neither or does not fit the bundle.
     """

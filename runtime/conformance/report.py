@@ -11,7 +11,7 @@ from typing import Any
 from edgeage.errors import EdgeageError
 from edgeage.runtime.bundle import Bundle
 from edgeage.runtime.conformance.places import Place
-from edgeage.runtime.conformance.record import Record, record
+from edgeage.runtime.conformance.record import FACE_KEY, Record, record
 from edgeage.runtime.conformance.rules import SAME, Kernels, Row, compare, kernels_of
 from edgeage.runtime.conformance.vectors import Golden
 from edgeage.runtime.engines.packages import problem
@@ -25,11 +25,10 @@ class Outcome:
 
     Attributes:
         name: of the place.
-        record, kernels, rows: what ran there, what may be asked of it, and every output compared; None, None and
-            empty if it was not run or failed.
+        record, kernels, rows: what ran there, what may be asked of it, and every output compared; None, None
+            and empty if it was not run or failed.
         not_run, enable: why, and the command that changes it.
         failed: what went wrong while it ran; "" if nothing.
-        references: whether whole faces and photos had something to be compared with.
     """
 
     name: str
@@ -47,7 +46,9 @@ class Outcome:
 
     def to_dict(self) -> dict[str, Any]:
         if self.record is None or self.kernels is None:
-            facts = {"not_run": self.not_run, "enable": self.enable} if self.not_run else {"failed": self.failed}
+            facts = (
+                {"not_run": self.not_run, "enable": self.enable} if self.not_run else {"failed": self.failed}
+            )
             return {"name": self.name, **facts}
         return {
             "name": self.name,
@@ -85,12 +86,15 @@ def conform(
         name = f"{HERE}, {engine}"
         if trouble := problem(engine):
             reason, _, enable = trouble.rpartition(": ")
+            reason = reason.removesuffix("; add it with")
             found[name] = Outcome(name, not_run=reason, enable=enable)
         else:
-            found[name] = record(bundle, engine, photo)
-            say(f"{name}: {found[name].seconds:.1f} s")
+            found[name] = made = record(bundle, engine, photo)
+            say(f"{name}: {made.seconds:.1f} s")
     with ThreadPoolExecutor(max_workers=2) as pool:
-        for place, result in zip(places, pool.map(lambda one: _visit(one, bundle, photo, say), places), strict=True):
+        for place, result in zip(
+            places, pool.map(lambda one: _visit(one, bundle, photo, say), places), strict=True
+        ):
             found[place.name] = result
     found.update(recorded)
     reference = _reference(bundle, found, expected)
@@ -100,9 +104,7 @@ def conform(
     ]
 
 
-def _visit(
-    place: Place, bundle: Bundle, photo: Path | None, say: Callable[[str], None]
-) -> Record | Outcome:
+def _visit(place: Place, bundle: Bundle, photo: Path | None, say: Callable[[str], None]) -> Record | Outcome:
     if place.not_run:
         return Outcome(place.name, not_run=place.not_run, enable=place.enable)
     try:
@@ -121,17 +123,14 @@ def _outcome(
     return Outcome(name, result, kernels, tuple(compare(result, expected, reference, kernels)))
 
 
-def _reference(
-    bundle: Bundle, found: dict[str, Record | Outcome], expected: dict[str, Any]
-) -> Record | None:
-    """The first record of the same kernels as the export's, whose golden codes are all exact."""
-    for result in found.values():
-        if isinstance(result, Record) and kernels_of(result.tool, bundle.manifest) is SAME:
-            rows = compare(result, expected, None, SAME)
-            if result.photos and all(row.ok for row in rows):
-                return result
-    for result in found.values():
-        if isinstance(result, Record) and kernels_of(result.tool, bundle.manifest) is SAME:
-            if all(row.ok for row in compare(result, expected, None, SAME)):
-                return result
-    return None
+def _reference(bundle: Bundle, found: dict[str, Record | Outcome], expected: dict[str, Any]) -> Record | None:
+    """A record of the export's own kernels whose golden codes are all exact; one with photos first."""
+    exact = [
+        result
+        for result in found.values()
+        if isinstance(result, Record)
+        and kernels_of(result.tool, bundle.manifest) is SAME
+        and FACE_KEY in result.codes
+        and all(row.ok for row in compare(result, expected, None, SAME))
+    ]
+    return max(exact, key=lambda result: bool(result.photos), default=None)

@@ -24,7 +24,7 @@ class Kernels:
         codes: engine -> largest and mean difference in codes; None: identical codes.
         gradient: least cosine to the golden gradient, of the refinement step.
         faces: largest mean difference in codes of whole faces, after refinement.
-        photo: largest and mean difference of an aged photo, in levels of 255.
+        photo: largest and mean difference, in levels of 255, to a photo aged by another machine or kernels.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Kernels:
     codes: dict[str, tuple[int, float]] | None = None
     gradient: float = 1.0
     faces: float = 0.0
-    photo: tuple[int, float] = (2, 0.02)
+    photo: tuple[int, float] = (24, 0.1)
 
 
 SAME = Kernels(
@@ -108,10 +108,11 @@ def compare(
 ) -> list[Row]:
     """Every output of a record, beside the golden codes by "ENGINE/PORT".
 
-    `reference`: a record whose golden codes are exact; whole faces and photos are compared with it, as golden.npz
-    has none. None: they are left out.
+    `reference`: a record whose golden codes are exact; whole faces and photos are compared with it, as
+    golden.npz has none. None: they are left out.
     """
     rows = []
+    twins = kernels is SAME and reference is not None and found.machine == reference.machine
     for key, codes in found.codes.items():
         variant, engine, port = key.split("/")
         if variant == FACE:
@@ -122,7 +123,7 @@ def compare(
             rows.append(_code_row(variant, engine, port, codes, wanted, kernels))
     if reference is not None:
         rows += [
-            _photo_row(group, pixels, reference.photos[group], kernels)
+            _photo_row(group, pixels, reference.photos[group], (0, 0.0) if twins else kernels.photo)
             for group, pixels in found.photos.items()
             if group in reference.photos
         ]
@@ -152,10 +153,13 @@ def _code_row(
     return Row(variant, engine, port, int((apart > 0).sum()), apart.size, largest, mean, cosine, rule, ok)
 
 
-def _photo_row(group: str, pixels: NDArray[np.uint8], wanted: NDArray[np.uint8], kernels: Kernels) -> Row:
-    """Even with identical codes a photo's floats (resampling, blending) may end on another side of a rounding."""
-    most, most_mean = kernels.photo
-    rule = f"<= {most} levels, mean <= {most_mean:g}"
+def _photo_row(
+    group: str, pixels: NDArray[np.uint8], wanted: NDArray[np.uint8], allowed: tuple[int, float]
+) -> Row:
+    """Face detection is a float network: on another processor its sums end elsewhere, the crop moves by a
+    fraction of a pixel, and codes follow. On the same one every pixel must be equal."""
+    most, most_mean = allowed
+    rule = f"<= {most} levels, mean <= {most_mean:g}" if most else "equal pixels"
     if pixels.shape != wanted.shape:
         return Row(PHOTO, group, "pixels", wanted.size, wanted.size, 255, 255.0, None, rule, False)
     apart = np.abs(pixels.astype(int) - wanted)

@@ -133,8 +133,8 @@ def float_cases(bundle: Bundle) -> dict[str, Case]:
 def write_vectors(bundle: Bundle, path: Path) -> None:
     """The golden inputs as JSON, for programs that do not read .npz.
 
-    {ENGINE: {"file": path in the bundle, "signature": text, "inputs": {INPUT: [numbers]}, "outputs": [OUTPUT]}} of
-    the TFLite files with float32 inputs and outputs; numbers flat, in the file's own order.
+    {ENGINE: {"file": path, "signature": text, "inputs": {INPUT: [numbers]}, "outputs": [OUTPUT]}}
+    of the TFLite files with float32 inputs and outputs; numbers flat, in the file's own order.
     """
     golden = Golden(bundle)
     document = {

@@ -1,9 +1,9 @@
-"""Set up every other place of `make conformance` and write DIR/places.json for `edgeage conformance --places`.
+"""Set up every other place of `make conformance`: DIR/places.json is for `edgeage conformance --places`.
 
     set_up.py DIR [--tflite-runtime PYTHON] [--browser COMMAND]
 
-Everything lands in DIR, outside the repository, and is kept for the next run. What cannot be set up here becomes a
-place that was not run, with the reason and the command that changes it. Standard library only.
+Everything lands in DIR, outside the repository, and is kept for the next run. What cannot be set up here
+becomes a place that was not run, with the reason and the command that changes it. Standard library only.
 """
 
 from __future__ import annotations
@@ -61,13 +61,11 @@ def build_wheel(folder: Path) -> Path:
     """The runtime's wheel, as a user installs it."""
     shutil.rmtree(folder, ignore_errors=True)
     # a copy: setuptools leaves build/ in the source tree, where other builds of this make run as well
-    with_git = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, check=True)
     source = folder / "source"
-    for name in with_git.stdout.decode().split("\0"):
-        if name.startswith(("core/", "runtime/", "calibration/", "train/", "export/")) or "/" not in name:
-            if name and (REPOSITORY / name).is_file():
-                (source / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(REPOSITORY / name, source / name)
+    for name in ("core", "runtime", "calibration", "train", "export"):
+        shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy2(REPOSITORY / name, source / name)
     pip("wheel", "--no-deps", "--wheel-dir", folder, source)
     return next(folder.glob("*.whl"))
 
@@ -211,7 +209,7 @@ def find_python(version: str) -> str:
 
 
 def tflite_runtime(python: str | None) -> list[Place]:
-    if python is None:
+    if not python or not Path(python).is_file():
         raise NotHere("no environment with tflite-runtime", "make .venv-tflite-runtime/.ready (Python 3.11)")
     command = [python, "-m", "edgeage"]
     name = "Python 3.11, tflite-runtime"
@@ -220,7 +218,9 @@ def tflite_runtime(python: str | None) -> list[Place]:
 
 def browser(command: str | None) -> list[Place]:
     if not command:
-        raise NotHere("no command takes the golden vectors through a browser", "make conformance BROWSER=COMMAND")
+        raise NotHere(
+            "no command takes the golden vectors through a browser", "make conformance BROWSER=COMMAND"
+        )
     return [{"name": "browser (LiteRT.js)", "kind": "values", "command": shlex.split(command)}]
 
 
