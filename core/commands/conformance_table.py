@@ -66,5 +66,5 @@ def _show_reasons(outcomes: Sequence[Outcome]) -> None:
     """One line for each kind of kernels that is here."""
     seen = {outcome.kernels.name: outcome.kernels for outcome in outcomes if outcome.kernels}
     for kernels in seen.values():
-        asked = "identical codes are asked for" if kernels.codes is None else "a tolerance is"
+        asked = "identical codes are asked for" if kernels.codes is None else "a tolerance is given"
         click.echo(f"{kernels.name}: {asked}; {kernels.reason}")
