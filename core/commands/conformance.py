@@ -20,9 +20,10 @@ ENGINES = ("litert", "tflite-runtime", "onnxruntime")
     epilog="""\b
 Examples:
   edgeage conformance edge64.agebundle
-  edgeage conformance edge64.agebundle --engine litert --record pi5.npz      on the device
-  edgeage conformance edge64.agebundle --recorded "Pi 5=pi5.npz"             anywhere
-  make conformance                                   arm64, C, browser, other Pythons"""
+  edgeage conformance edge64.agebundle --engine litert --record pi5.npz
+  edgeage conformance edge64.agebundle --recorded "Pi 5=pi5.npz"
+
+In a checkout, make conformance sets up and compares other machines and languages."""
 )
 @click.argument("bundle", required=False, type=click.Path(path_type=Path))
 @click.option(
