@@ -82,6 +82,21 @@ def test_it_ages_a_face_as_the_python_runtime_does(
     assert np.abs(pixels[:, 384:].astype(int) - shown).max() <= 1  # the very half may go either way
 
 
+@pytest.mark.parametrize(("method", "momentum"), [("normalised", 0.6), ("sign", 0.0)])
+def test_other_ways_to_step_are_the_runtimes_as_well(
+    program: Path, face: Path, tmp_path: Path, method: str, momentum: float
+) -> None:
+    bundle, out = tmp_path / "other.agebundle", tmp_path / "faces.bin"
+    shutil.copytree(MODEL, bundle)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["refinement"].update(method=method, momentum=momentum, steps=5, decay=0.8)
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    call(program, "age", bundle, face, "--group", GROUP, "--out", tmp_path / "strip.ppm", "--codes", out)
+    wanted = whole_face(load(bundle), Golden(open_bundle(bundle)).face())
+    assert np.array_equal(np.fromfile(out, np.int8).reshape(6, 64, 64, 3).transpose(0, 3, 1, 2), wanted)
+    assert not np.array_equal(wanted, whole_face(load(MODEL), Golden(open_bundle(MODEL)).face()))
+
+
 def test_no_steps_give_the_encoders_latent(program: Path, face: Path, tmp_path: Path) -> None:
     z = tmp_path / "z.bin"
     arguments = ["--group", GROUP, "--out", tmp_path / "strip.ppm", "--z", z, "--steps", "0"]

@@ -43,6 +43,7 @@ static bool read_refinement(const char *manifest, Refinement *refinement)
         fprintf(stderr, "this sample steps \"normalised\" or \"sign\"; the manifest names another method\n");
         return false;
     }
+    json_number(json_member(value, "momentum"), &refinement->momentum); /* 0 in bundles without it */
     return json_number(json_member(value, "step"), &refinement->step)
            && json_number(json_member(value, "decay"), &refinement->decay);
 }

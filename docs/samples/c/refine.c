@@ -15,6 +15,7 @@ typedef struct {
     float *latents;            /* [steps + 1, latent] */
     float *target, *embedding; /* [embedding] */
     float *gradient;           /* [latent] */
+    double *direction;         /* [latent], the sum of directions so far, not normalised */
     float *made;               /* [pixels] */
     double cosines[MAX_STEPS + 1], errors[MAX_STEPS + 1]; /* NAN where nothing was looked at */
 } Run;
@@ -49,20 +50,39 @@ static bool has_direction(const float *gradient, size_t count)
     return largest > 0 && (nonzero < FEW || 2 * clipped <= count);
 }
 
+/* The root mean square; 1 for zeros, which have no direction. */
+static double rms(const double *values, size_t count)
+{
+    double square = 0;
+    for (size_t i = 0; i < count; ++i)
+        square += values[i] * values[i];
+    return square > 0 ? sqrt(square / (double)count) : 1;
+}
+
+/* The gradient's direction is added to what is left of the earlier ones. */
+static void add_direction(Run *run, double momentum)
+{
+    size_t count = run->engines->latent;
+    double square = 0;
+    for (size_t i = 0; i < count; ++i)
+        square += (double)run->gradient[i] * run->gradient[i];
+    double size = sqrt(square / (double)count); /* not 0: the gradient has a direction */
+    for (size_t i = 0; i < count; ++i)
+        run->direction[i] = momentum * run->direction[i] + run->gradient[i] / size;
+}
+
 /* z of step k + 1 from z and gradient of step k. The gradient's own scale does not matter. */
 static void take_step(Run *run, const Refinement *how, int k)
 {
     size_t count = run->engines->latent;
     const float *from = run->latents + (size_t)k * count;
     float *to = run->latents + (size_t)(k + 1) * count;
-    double square = 0;
-    for (size_t i = 0; i < count; ++i)
-        square += (double)run->gradient[i] * run->gradient[i];
-    double size = sqrt(square / (double)count);
+    add_direction(run, how->momentum);
+    double size = rms(run->direction, count);
     float length = (float)(how->step * pow(how->decay, k));
     for (size_t i = 0; i < count; ++i) {
         float sign = (float)((run->gradient[i] > 0) - (run->gradient[i] < 0));
-        float direction = how->normalised ? (float)(run->gradient[i] / size) : sign;
+        float direction = how->normalised ? (float)(run->direction[i] / size) : sign;
         to[i] = from[i] - length * direction;
     }
 }
@@ -167,8 +187,9 @@ bool refine_latent(const RefinementEngines *engines, const Refinement *how, cons
     run.target = malloc(engines->embedding * sizeof(float));
     run.embedding = malloc(engines->embedding * sizeof(float));
     run.gradient = malloc(engines->latent * sizeof(float));
+    run.direction = calloc(engines->latent, sizeof(double));
     run.made = malloc(engines->pixels * sizeof(float));
-    bool enough = run.latents && run.target && run.embedding && run.gradient && run.made;
+    bool enough = run.latents && run.target && run.embedding && run.gradient && run.direction && run.made;
     if (!enough)
         fprintf(stderr, "out of memory\n");
     bool done = enough && refine_in(&run, how, z, refined);
@@ -176,6 +197,7 @@ bool refine_latent(const RefinementEngines *engines, const Refinement *how, cons
     free(run.target);
     free(run.embedding);
     free(run.gradient);
+    free(run.direction);
     free(run.made);
     return done;
 }

@@ -10,6 +10,7 @@ typedef struct {
     int steps;
     double step, decay; /* root mean square of the first step; factor from one step to the next */
     bool normalised;    /* along the gradient itself; else along its sign */
+    double momentum;    /* what earlier normalised directions still count, in [0, 1) */
 } Refinement;
 
 /* What refinement runs. All images are height, width, channel in [-1, 1]. */

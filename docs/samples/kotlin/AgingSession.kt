@@ -57,6 +57,7 @@ class AgingSession(assets: AssetManager, private val bundle: String = "edge64.ag
     private val manifest = JSONObject(assets.open("$bundle/manifest.json").bufferedReader().use { it.readText() })
     private val refinement = manifest.getJSONObject("refinement")
     private val steps = refinement.getInt("steps")
+    private val momentum = refinement.optDouble("momentum", 0.0) // absent in older bundles
     private val engines: Map<String, AgingEngine>
 
     val groups: List<String> =
@@ -86,12 +87,15 @@ class AgingSession(assets: AssetManager, private val bundle: String = "edge64.ag
         val target = engine("embedder").run("image" to face).getValue("embedding")
         val latents = mutableListOf(first)
         val cosines = mutableListOf<Double>()
+        var mean = DoubleArray(first.size) // of the directions so far, not normalised
         for (k in 0 until steps) {
             val found = engine("refine").run("z" to latents[k], "y" to y, "target" to target, "image" to face)
             cosines += cosine(found.getValue("embedding"), target)
             val direction = direction(found.getValue("gradient")) ?: break
+            mean = DoubleArray(mean.size) { momentum * mean[it] + direction[it] }
+            val step = if (momentum > 0) normalised(mean) else direction
             val length = (refinement.getDouble("step") * refinement.getDouble("decay").pow(k)).toFloat()
-            latents += FloatArray(first.size) { latents[k][it] - length * direction[it] }
+            latents += FloatArray(first.size) { latents[k][it] - length * step[it].toFloat() }
         }
         if (latents.size > cosines.size) { // where the last step led, for the price of a forward pass
             val made = generate(latents.last(), y)
@@ -103,16 +107,13 @@ class AgingSession(assets: AssetManager, private val bundle: String = "edge64.ag
     }
 
     /** A root mean square of 1; null for a gradient that is zero or clipped at int8's ends in most entries. */
-    private fun direction(gradient: FloatArray): FloatArray? {
+    private fun direction(gradient: FloatArray): DoubleArray? {
         val largest = gradient.maxOf { abs(it) }
         val clipped = gradient.count { abs(it) >= largest * (127f / 128f) * (1 - 1e-6f) }
         if (largest == 0f || (gradient.count { it != 0f } >= 8 && 2 * clipped > gradient.size)) return null
         return when (val method = refinement.getString("method")) {
-            "normalised" -> {
-                val size = sqrt(gradient.sumOf { it.toDouble() * it } / gradient.size)
-                FloatArray(gradient.size) { (gradient[it] / size).toFloat() }
-            }
-            "sign" -> FloatArray(gradient.size) { kotlin.math.sign(gradient[it]) }
+            "normalised" -> normalised(DoubleArray(gradient.size) { gradient[it].toDouble() })
+            "sign" -> DoubleArray(gradient.size) { kotlin.math.sign(gradient[it]).toDouble() }
             else -> error("this sample steps \"normalised\" or \"sign\", the bundle says \"$method\"")
         }
     }
@@ -124,6 +125,12 @@ class AgingSession(assets: AssetManager, private val bundle: String = "edge64.ag
     private fun oneHot(group: Int) = FloatArray(groups.size) { if (it == group) 1f else 0f }
 
     override fun close() = engines.values.forEach { it.close() }
+}
+
+/** With a root mean square of 1. */
+private fun normalised(values: DoubleArray): DoubleArray {
+    val size = sqrt(values.map { it * it }.sum() / values.size)
+    return DoubleArray(values.size) { values[it] / size }
 }
 
 private fun cosine(a: FloatArray, b: FloatArray): Double {

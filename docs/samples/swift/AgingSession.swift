@@ -18,6 +18,7 @@ struct Manifest: Decodable {
     let step: Double?
     let decay: Double?
     let method: String?
+    let momentum: Double?  // absent in older bundles
   }
 
   struct Port: Decodable {
@@ -141,12 +142,16 @@ final class AgingSession {
     let target = try run("embedder", ["image": face], "embedding")
     var latents = [first]
     var cosines: [Double] = []
+    let momentum = refinement.momentum ?? 0
+    var mean = [Double](repeating: 0, count: first.count)  // of the directions so far, not normalised
     for k in 0..<refinement.steps {
       let found = try engines["refine"]!.run(["z": latents[k], "y": y, "target": target, "image": face])
       cosines.append(cosine(found["embedding"]!, target))
       guard let direction = try direction(found["gradient"]!) else { break }
+      mean = zip(mean, direction).map { momentum * $0 + $1 }
+      let change = momentum > 0 ? normalised(mean) : direction
       let length = Float(step * pow(decay, Double(k)))
-      latents.append(zip(latents[k], direction).map { $0 - length * $1 })
+      latents.append(zip(latents[k], change).map { $0 - length * Float($1) })
     }
     if latents.count > cosines.count {  // where the last step led, for the price of a forward pass
       let made = try generate(latents.last!, y)
@@ -161,16 +166,14 @@ final class AgingSession {
   }
 
   /// A root mean square of 1; nil for a gradient that is zero or clipped at int8's ends in most entries.
-  private func direction(_ gradient: [Float]) throws -> [Float]? {
+  private func direction(_ gradient: [Float]) throws -> [Double]? {
     let largest = gradient.map { abs($0) }.max() ?? 0
     let clipped = gradient.filter { abs($0) >= largest * (127.0 / 128.0) * (1 - 1e-6) }.count
     let nonzero = gradient.filter { $0 != 0 }.count
     if largest == 0 || (nonzero >= 8 && 2 * clipped > gradient.count) { return nil }
     switch refinement.method {
     case "normalised":
-      let square = gradient.reduce(0.0) { $0 + Double($1) * Double($1) }
-      let size = (square / Double(gradient.count)).squareRoot()
-      return gradient.map { Float(Double($0) / size) }
+      return normalised(gradient.map { Double($0) })
     case "sign":
       return gradient.map { $0 > 0 ? 1 : ($0 < 0 ? -1 : 0) }
     default:
@@ -189,6 +192,13 @@ final class AgingSession {
   private func oneHot(_ group: Int) -> [Float] {
     return groups.indices.map { $0 == group ? 1 : 0 }
   }
+}
+
+/// With a root mean square of 1.
+private func normalised(_ values: [Double]) -> [Double] {
+  let square = values.reduce(0.0) { $0 + $1 * $1 }
+  let size = (square / Double(values.count)).squareRoot()
+  return values.map { $0 / size }
 }
 
 private func cosine(_ a: [Float], _ b: [Float]) -> Double {

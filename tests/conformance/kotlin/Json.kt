@@ -11,6 +11,7 @@ class JSONObject(val json: String) {
     fun getString(name: String): String = TODO(name)
     fun getInt(name: String): Int = TODO(name)
     fun getDouble(name: String): Double = TODO(name)
+    fun optDouble(name: String, fallback: Double): Double = TODO("$name $fallback")
     fun getJSONArray(name: String): JSONArray = TODO(name)
     fun getJSONObject(name: String): JSONObject = TODO(name)
 }
