@@ -1,5 +1,6 @@
 # make demo    age the sample photo with the shipped model in an environment of its own
 # make test    linters, types and the whole suite in a development environment
+# make conformance    golden vectors through every engine: this machine, C, arm64 under qemu, other Pythons, browser
 # make clean   remove the environments and what they made
 # PYTHON=python3.12 make ...  uses another interpreter
 
@@ -9,11 +10,14 @@ DEV := .venv
 TFLITE := .venv-tflite-runtime
 PIP := -m pip install --quiet --disable-pip-version-check
 CONSTRAINTS := constraints.txt
+# What conformance fetches and builds, and a command that takes the golden vectors through a browser
+CONFORMANCE := $(or $(EDGEAGE_CONFORMANCE),$(HOME)/.cache/edgeage/conformance)
+BROWSER ?=
 SETUP := setup.cfg pyproject.toml $(CONSTRAINTS)
 FOLDERS := core runtime calibration train export
 FILES := $(sort $(shell find $(FOLDERS) -type f -not -path '*/__pycache__/*' -not -name '*.pyc'))
 
-.PHONY: demo test check lint types suite tflite-runtime dev clean FORCE
+.PHONY: demo test check lint types suite tflite-runtime conformance dev clean FORCE
 
 demo: $(DEMO)/.ready
 	$(DEMO)/bin/edgeage age docs/samples/astronaut.jpg \
@@ -56,6 +60,14 @@ $(TFLITE)/.ready: $(SETUP) constraints-tflite-runtime.txt $(FILES)
 		--constraint constraints-tflite-runtime.txt
 	rm -rf build/lib build/bdist.*
 	touch $@
+
+conformance: $(DEV)/.ready
+	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 12))'; then \
+		$(MAKE) --no-print-directory $(TFLITE)/.ready; fi
+	$(DEV)/bin/python tests/conformance/set_up.py '$(CONFORMANCE)' --browser '$(BROWSER)' \
+		--tflite-runtime '$(CURDIR)/$(TFLITE)/bin/python'
+	$(DEV)/bin/edgeage conformance models/edge64.agebundle --photo docs/samples/astronaut.jpg \
+		--places '$(CONFORMANCE)/places.json' --out '$(CONFORMANCE)/conformance.json' --force
 
 dev: $(DEV)/.ready
 

@@ -14,6 +14,7 @@ VERBS = {
     "age": "Age the face in a photo with a bundle's engines.",
     "build-engine": "Build a bundle's TensorRT plans on this device.",
     "calibrate": "Report what INT8 costs a checkpoint, layer by layer.",
+    "conformance": "Compare every engine here and elsewhere with a bundle's golden vectors.",
     "doctor": "Say what this machine can do, and the command that adds what is missing.",
     "eval-setup": "Fetch the judges that evaluation needs.",
     "evaluate": "Measure a checkpoint by judges that its training never saw.",

@@ -127,7 +127,7 @@ def open_engine(
             from edgeage.runtime.engines.tensorrt.choose import open_tensorrt
 
             return open_tensorrt(bundle, name, precision)
-        return _open_file(bundle, entry, file, engine, threads)
+        return open_file(bundle, entry, file, engine, threads)
     if name == "generator_all" and "generator" in entries:
         from edgeage.runtime.engines.repeated import RepeatedEngine
 
@@ -140,7 +140,8 @@ def open_engine(
     )
 
 
-def _open_file(bundle: Bundle, entry: EngineEntry, file: EngineFile, engine: str, threads: int) -> Engine:
+def open_file(bundle: Bundle, entry: EngineEntry, file: EngineFile, engine: str, threads: int) -> Engine:
+    """Open one file for an engine of the bundle; EdgeageError as `open_engine`."""
     content = bundle.read(file.file)
     if ENGINE_FORMATS[engine] == "tflite":
         from edgeage.runtime.engines.litert import TfliteEngine
