@@ -86,7 +86,7 @@ def canonicalise(model: onnx.ModelProto) -> onnx.ModelProto:
     return clean(result)
 
 
-def clean(model: onnx.ModelProto) -> onnx.ModelProto:
+def clean(model: onnx.ModelProto, opset: int = OPSET) -> onnx.ModelProto:
     """The graph with fresh shapes, without unused constants and without metadata, named by its outputs.
 
     Raises EdgeageError for a dynamic shape: engines are built for one.
@@ -123,7 +123,7 @@ def clean(model: onnx.ModelProto) -> onnx.ModelProto:
     result = onnx.helper.make_model(
         bare_graph,
         producer_name="edgeage",
-        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        opset_imports=[onnx.helper.make_opsetid("", opset)],
         ir_version=10,  # the newest that onnxruntime 1.31 and TensorRT 10.3 both read
     )
     result = onnx.shape_inference.infer_shapes(result, strict_mode=True, data_prop=True)

@@ -1,7 +1,8 @@
 """The Q/DQ form: the float graph with the INT8 decisions written between its nodes, for TensorRT.
 
 Every tensor that the TFLite file stores as int8 passes through QuantizeLinear + DequantizeLinear with
-the same scale here, so the two compute the same thing up to rounding. Biases stay float: TensorRT's
+the same scale here, so the two compute the same thing up to rounding. A second placement of the same decisions
+quantises only what weighted nodes read. Biases stay float: TensorRT's
 parser refuses the int32 ones that onnxruntime's own quantiser writes.
 """
 
@@ -22,14 +23,34 @@ FLOAT = ".float"  # behind the name of a stored tensor: the same before it is qu
 
 
 def to_qdq(quantization: Quantization) -> onnx.ModelProto:
-    """Q/DQ model with float32 inputs and outputs of the same names and shapes as the float graph."""
-    return _Rewrite(quantization).run()
+    """Q/DQ model with float32 inputs and outputs of the same names and shapes as the float graph.
+
+    The twin of the TFLite file: what that stores as int8 is quantised here, element-wise nodes and their
+    constants too.
+    """
+    return _Rewrite(quantization, elementwise=True).run()
+
+
+def to_fusable_qdq(quantization: Quantization) -> onnx.ModelProto:
+    """The same with Q/DQ only where TensorRT wants them: at the ports, and at what weighted nodes read.
+
+    Everything else stays float, so that TensorRT makes one kernel of a weighted node and what follows it.
+    """
+    return _Rewrite(quantization, elementwise=False).run()
 
 
 class _Rewrite:
-    def __init__(self, quantization: Quantization) -> None:
+    def __init__(self, quantization: Quantization, *, elementwise: bool) -> None:
         self.quantization = quantization
-        self.view = quantization.view
+        self.view = view = quantization.view
+        self.elementwise = elementwise
+        places = {*view.inputs, *view.outputs}
+        for node in view.nodes:
+            if elementwise:
+                places.add(node.output[0])
+            elif node.op_type in WEIGHTED and not quantization.is_float(node):
+                places.add(node.input[0])
+        self.places = {name for name in places if quantization.is_stored(name)}
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, NDArray[Any]] = {}
         self.reads: dict[str, int] = {}
@@ -51,8 +72,9 @@ class _Rewrite:
     def _node(self, node: onnx.NodeProto) -> None:
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
+        output = node.output[0]
         for index, name in enumerate(node.input):
-            if self.quantization.is_stored(name):
+            if name in self.places:
                 copy.input[index] = self._operand(node, name)
         if self.quantization.is_float(node):
             pass  # its constants stay float
@@ -66,14 +88,13 @@ class _Rewrite:
             self.constants[name] = bias.astype(np.float32)
             del copy.input[2:]
             copy.input.append(name)
-        elif node.op_type in _ARITHMETIC:
+        elif node.op_type in _ARITHMETIC and self.elementwise:
             for index, name in enumerate(node.input):
                 if name in self.view.constants:
                     copy.input[index] = self._constant(
                         f"{node.output[0]}.operand{index}", *self.quantization.constant(node, name)
                     )
-        output = node.output[0]
-        if not self.quantization.is_stored(output):
+        if output not in self.places:
             self.nodes.append(copy)
             return
         copy.output[0] = f"{output}{FLOAT}"
