@@ -33,6 +33,8 @@ FLAVOURS = {
     "int8-float-io.tflite": ("tflite", "int8", "float32", "NHWC"),
     "onnx": ("onnx", "float32", "float32", "NCHW"),
     "qdq.onnx": ("onnx", "int8", "float32", "NCHW"),
+    "float16.onnx": ("onnx", "float16", "float32", "NCHW"),
+    "qdq-float16.onnx": ("onnx", "int8-float16", "float32", "NCHW"),
 }
 
 

@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 
 from edgeage.errors import EdgeageError
 from edgeage.export import parity
-from edgeage.export.engines import engine_specs
+from edgeage.export.engines import TRAITS, engine_specs
 from edgeage.export.face_parity import Judges, Pixels, make_faces, measure_faces, to_networks, to_pixels
-from edgeage.export.forms import ORDER, Forms, bundle_forms, checkpoint_forms
+from edgeage.export.forms import BESIDE, ORDER, Forms, bundle_forms, checkpoint_forms, possible_forms
 from edgeage.export.lineage import check_checkpoint, check_lineage
 from edgeage.export.parity import Chain
 from edgeage.export.refine.graph import Objective
-from edgeage.export.verify import REFINE
 from edgeage.machine import kernel_set
 from edgeage.profile import Profile
 from edgeage.runtime.bundle import Bundle
@@ -35,9 +34,6 @@ GOLDEN, FACES = "golden", "faces"
 # Codes depend on them, and on the processor's kernels.
 _TOOLS = ("onnxruntime", "ai-edge-litert", "numpy")
 _BEFORE_EXPORT = ("torch", "exported")
-# Forms that an engine does not have: the refinement step is no torch network, and several faces at once are
-# for CPUs, in the packed files.
-_NEVER = {"refine": ("exported",), "refine_batch": ("exported", "qdq")}
 
 Golden = Mapping[str, NDArray[Any]]
 
@@ -199,8 +195,10 @@ def record(
 
 def _absent_links(engine: str, forms: Forms) -> dict[str, str]:
     """Links of the whole chain that lack a form, with the reason."""
+    possible = possible_forms(engine)
+    order = pairwise([form for form in ORDER if form in possible])
     found: dict[str, str] = {}
-    for former, later in pairwise([form for form in ORDER if form not in _NEVER.get(engine, ())]):
+    for former, later in [*order, *(link for link in BESIDE if possible >= set(link))]:
         if absent := [name for name in (former, later) if name not in forms]:
             to_give = absent[0] in _BEFORE_EXPORT
             found[f"{former} -> {later}"] = (
@@ -235,7 +233,7 @@ def _gate(found: Findings) -> None:
 def _compare(found: Findings, stated: Chain) -> None:
     """The golden vectors' links that the manifest states, against those measured here."""
     for _, engine, port, link, difference in _links({GOLDEN: stated}):
-        if engine in REFINE and not found.same_kernels:
+        if TRAITS[engine].is_gradient and not found.same_kernels:
             continue  # which masks flip is the kernels' own
         again = found.chains.get(GOLDEN, {}).get(engine, {}).get(port, {}).get(link)
         if again is None:

@@ -55,6 +55,7 @@ class Options:
         target_db: output SQNR that a network must reach, by leaving layers in float32 if it must; None: any.
         seed: of the pick of the images and of the prior's latents.
         refinement: what the refine engine minimises, and its defaults; None: make no refine engine.
+        half: also write the float16 graphs, for TensorRT.
     """
 
     count: int | None = None
@@ -62,6 +63,7 @@ class Options:
     target_db: float | None = None
     seed: int = 0
     refinement: RefinementSettings | None = field(default_factory=RefinementSettings)
+    half: bool = True
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,39 @@ from edgeage.runtime.manifest import REFINE_BATCH, Port
 
 
 @dataclass(frozen=True)
+class Traits:
+    """What holds for an engine in every profile; gates, forms and the parity chain read it here.
+
+    Attributes:
+        codes: difference in output codes that two right implementations may show, (99.9th percentile,
+            largest); None: a gradient, held by its direction (one mask that flips changes many codes).
+        for_cpus: whether it takes several faces at once, for CPUs alone: it is in the packed TFLite files
+            only.
+    """
+
+    codes: tuple[int, int] | None
+    for_cpus: bool = False
+
+    @property
+    def is_gradient(self) -> bool:
+        return self.codes is None
+
+
+# Integer kernels round their multipliers, so a value near the middle of two codes falls to either side.
+# In the generator one code at the Tanh's input is up to 2.8 output codes (its range ends at 2.77, the
+# output's scale is 1/128). The embedder computes 27 PReLUs by four elementwise kernels each, and slopes of
+# up to 9 carry a code that falls to the other side on: 3 and 4 were measured between right implementations.
+TRAITS = {
+    "encoder": Traits((2, 2)),
+    "embedder": Traits((4, 8)),
+    "generator": Traits((4, 8)),
+    "generator_all": Traits((4, 8)),
+    "refine": Traits(None),
+    "refine_batch": Traits(None, for_cpus=True),
+}
+
+
+@dataclass(frozen=True)
 class EngineSpec:
     """Contract of one engine.
 
@@ -28,6 +61,10 @@ class EngineSpec:
     @property
     def batch(self) -> int:
         return self.inputs[0].shape[0]
+
+    @property
+    def traits(self) -> Traits:
+        return TRAITS[self.name]
 
 
 def engine_specs(profile: Profile) -> dict[str, EngineSpec]:

@@ -1,7 +1,7 @@
 """A graph in half precision, with float32 only where the host sees it.
 
-For TensorRT's strongly typed networks: there the file alone says what type every layer computes in, which is the
-one way that TensorRT 10 and 11 share (11 has no precision flags). Everything is float16 but the ports:
+For TensorRT's strongly typed networks: there the file alone says what type every layer computes in, which is
+the one way that TensorRT 10 and 11 share (11 has no precision flags). Everything is float16 but the ports:
 
 - a float graph is cast behind each input and before each output;
 - a Q/DQ graph needs no cast: the QuantizeLinear that reads a port keeps its float32 scale, and the
@@ -19,14 +19,15 @@ from edgeage.calibration.graph import GraphView, rectifier
 from edgeage.errors import EdgeageError
 from edgeage.export.onnx_graph import clean
 
-# The least opset whose QuantizeLinear and DequantizeLinear take float16. The parsers of TensorRT 10.0 to 10.3 read
-# opsets 9 to 20 (onnx-tensorrt, docs/operators.md), those of TensorRT 11 up to 24. Of our operators opset 19 changes
-# no other but in what else they may take.
+# The least opset whose QuantizeLinear and DequantizeLinear take float16. The parser of TensorRT 10.0 reads
+# opsets 9 to 20, that of 11.2 up to 24 (onnx-tensorrt, docs/operators.md; 10.3 adds none); below 19, it would
+# cast the scales itself. Our other operators are the same in 18 and 19.
 OPSET = 19
 LARGEST = float(np.finfo(np.float16).max)
-# In the place of a mask's factor beyond float16 (`edgeage.export.refine.rules.STEEP`): what lies between 0 and
-# 2^-15 then gets a part of the mask. A product beyond float16 is infinite, which the mask's Clip cuts off.
+# In the place of a mask's factor beyond float16 (`edgeage.export.refine.rules.STEEP`): what lies between 0
+# and 2^-15 then gets a part of the mask. A product beyond float16 is infinite; the Clip cuts it off.
 STEEP = 2.0**15
+_INDEX = np.int64(0)  # what is no float32 constant
 
 
 def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -75,9 +76,8 @@ class _Rewrite:
         for index, name in enumerate(node.input):
             if name in self.view.inputs or name in self.view.outputs:
                 copy.input[index] = _half(name)
-            elif name in self.view.constants and self.view.constants[name].dtype == np.float32:
-                if node.op_type != "Resize":  # its factors are float32 whatever it enlarges
-                    copy.input[index] = self._constant(name)
+            elif node.op_type != "Resize" and self.view.constants.get(name, _INDEX).dtype == np.float32:
+                copy.input[index] = self._constant(name)  # a Resize has float32 factors in any type
 
     def _constant(self, name: str) -> str:
         values = self.view.constants[name]
@@ -102,3 +102,39 @@ def _steep_factors(view: GraphView) -> set[str]:
     masks = [node for node in view.nodes if rectifier(node, view.constants) == "mask"]
     products = [view.producer.get(node.input[0]) for node in masks]
     return {name for node in products if node is not None and node.op_type == "Mul" for name in node.input}
+
+
+def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A float16 graph for ONNX Runtime's CPU: float32 operators, each result rounded to float16.
+
+    Given the graph itself, it computes in float32 for want of float16 kernels and leaves out the roundings
+    between them; its numbers would be better than those of any device.
+    """
+    view = GraphView(model)
+    halves = {info.name for info in view.model.graph.value_info if _is_half(info.type.tensor_type.elem_type)}
+    nodes: list[onnx.NodeProto] = []
+    for node in view.nodes:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        nodes.append(copy)
+        name = node.output[0]
+        if node.op_type == "Cast":  # to float32 and from it; its result is rounded as any other
+            copy.CopyFrom(helper.make_node("Identity", node.input, node.output))
+        if name in halves:
+            copy.output[0] = f"{name}.exact"
+            nodes.append(helper.make_node("Cast", [copy.output[0]], [f"{name}.half"], to=TensorProto.FLOAT16))
+            nodes.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+    wide = onnx.ModelProto()
+    wide.CopyFrom(model)
+    del wide.graph.node[:]
+    del wide.graph.value_info[:]
+    wide.graph.node.extend(nodes)
+    for tensor in wide.graph.initializer:
+        if _is_half(tensor.data_type):
+            values = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    return clean(wide, OPSET)
+
+
+def _is_half(element_type: int) -> bool:
+    return element_type == int(TensorProto.FLOAT16)

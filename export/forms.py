@@ -1,6 +1,7 @@
 """Every form that a network takes on its way to a device, each as one function from feeds to outputs.
 
-torch -> exported (ONNX as torch writes it) -> onnx (canonical, phase form) -> qdq -> int8 -> int8-float-io.
+torch -> exported (ONNX as torch writes it) -> onnx (canonical, phase form) -> qdq -> int8 -> int8-float-io,
+and beside these, for TensorRT, float16 (of onnx) and qdq-float16 (of the decisions that qdq and int8 follow).
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from numpy.typing import NDArray
 
 from edgeage.calibration.observers import Feeds, session
 from edgeage.errors import EdgeageError
-from edgeage.export.engines import EngineSpec
+from edgeage.export.engines import TRAITS, EngineSpec
+from edgeage.export.float16 import rounded
 from edgeage.export.onnx_graph import trace, with_batch
 from edgeage.export.refine.graph import INPUTS, Objective, refine_graph
-from edgeage.export.verify import REFINE
 from edgeage.runtime.engines.litert import TfliteEngine
 from edgeage.runtime.manifest import EngineEntry, EngineFile, Port
 
@@ -31,12 +32,25 @@ Form = Callable[[Feeds], Outputs]
 Forms = dict[str, Form]
 
 ORDER = ("torch", "exported", "onnx", "qdq", "int8", "int8-float-io")
+# What is compared beside the order: both of half precision with what they stand for.
+BESIDE = (("onnx", "float16"), ("onnx", "qdq-float16"), ("qdq-float16", "int8"))
 _FORM_OF = {
     ("onnx", "float32", "float32"): "onnx",
     ("onnx", "int8", "float32"): "qdq",
+    ("onnx", "float16", "float32"): "float16",
+    ("onnx", "int8-float16", "float32"): "qdq-float16",
     ("tflite", "int8", "int8"): "int8",
     ("tflite", "int8", "float32"): "int8-float-io",
 }
+
+
+def possible_forms(engine: str) -> set[str]:
+    """The forms that an engine can have, given its bundle and its checkpoint."""
+    traits = TRAITS[engine]
+    found = {*ORDER, *(form for link in BESIDE for form in link)}
+    if traits.is_gradient:  # it is no torch network
+        found.remove("exported")
+    return found - {"qdq", "qdq-float16", "float16"} if traits.for_cpus else found
 
 
 def bundle_forms(
@@ -70,7 +84,7 @@ def bundle_forms(
             if float_file is not None:
                 model = _load(read(float_file.file), float_file.file)
                 forms["onnx"] = onnx_form(with_batch(model, entry.inputs[0].shape[0]), entry, float_file.file)
-        if name in REFINE and objective is not None:
+        if TRAITS[name].is_gradient and objective is not None:
             forms["onnx"] = _float_refinement(entries, read, objective, entry)
         found[name] = forms
     return found
@@ -188,7 +202,8 @@ def onnx_form(model: onnx.ModelProto, entry: EngineEntry, what: str) -> Form:
 
 def _file_form(entry: EngineEntry, file: EngineFile, content: bytes) -> Form:
     if file.format == "onnx":
-        return onnx_form(_load(content, file.file), entry, file.file)
+        model = _load(content, file.file)
+        return onnx_form(rounded(model) if "float16" in file.precision else model, entry, file.file)
     engine = TfliteEngine(entry, file, content, "litert", threads=1)
     return lambda feeds: engine.run(dict(feeds))
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from edgeage.calibration.graph import attribute
 from edgeage.errors import EdgeageError
@@ -25,6 +25,7 @@ _BANNED = frozenset(
 )
 _FUSED_BEHIND = frozenset({"Relu", "LeakyRelu", "Clip", "Tanh"})
 _QDQ = ("QuantizeLinear", "DequantizeLinear")
+_FLOATS = {int(TensorProto.FLOAT), int(TensorProto.FLOAT16)}
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,11 @@ class Finding:
 
 
 class _Graph:
-    """Look-ups; unlike GraphView it must stand graphs that are wrong."""
+    """Look-ups; unlike GraphView it must stand graphs that are wrong.
+
+    Attributes:
+        types: element type of each tensor as far as it can be told.
+    """
 
     def __init__(self, model: onnx.ModelProto, floats: Set[str]) -> None:
         self.floats = floats
@@ -50,6 +55,20 @@ class _Graph:
         for node in self.nodes:
             for name in node.input:
                 self.consumers.setdefault(name, []).append(node)
+        self.outputs = {port.name for port in model.graph.output}
+        self.types: dict[str, int] = {port.name: port.type.tensor_type.elem_type for port in self.inputs} | {
+            tensor.name: tensor.data_type for tensor in model.graph.initializer
+        }
+        for node in self.nodes:
+            made = self._made(node)
+            if made is not None:
+                self.types[node.output[0]] = made
+
+    def _made(self, node: onnx.NodeProto) -> int | None:
+        if node.op_type == "Cast":
+            return int(attribute(node, "to"))
+        giver = {"QuantizeLinear": 2, "DequantizeLinear": 1}.get(node.op_type, 0)
+        return self.types.get(node.input[giver]) if len(node.input) > giver else None
 
     def dequantizer(self, name: str) -> onnx.NodeProto | None:
         node = self.producer.get(name)
@@ -164,6 +183,37 @@ def _fusable_activation(graph: _Graph) -> _Objections:
                         yield node.name, f"Q/DQ before {reader.op_type} keeps the two from being one kernel"
 
 
+def _needless_quantization(graph: _Graph) -> _Objections:
+    for node in graph.quantizers():
+        if node.op_type != "QuantizeLinear" or node.input[0] in {port.name for port in graph.inputs}:
+            continue
+        dequantized = [name for reader in graph.consumers.get(node.output[0], []) for name in reader.output]
+        readers = [reader for name in dequantized for reader in graph.consumers.get(name, [])]
+        if graph.outputs.isdisjoint(dequantized) and not any(r.op_type in _OUTPUT_AXIS for r in readers):
+            yield node.name, "no weighted node reads it; Q/DQ between others keeps them from being one kernel"
+
+
+def _one_float_type(graph: _Graph) -> _Objections:
+    for node in graph.nodes:
+        if node.op_type in ("Cast", "DequantizeLinear", "Resize"):  # whose inputs need not be alike
+            continue
+        types = {graph.types.get(name) for name in node.input} & _FLOATS
+        if len(types) > 1:
+            yield node.name, "its inputs are float16 and float32; a strongly typed network casts neither"
+
+
+def _no_float32_island(graph: _Graph) -> _Objections:
+    if TensorProto.FLOAT16 not in graph.types.values():
+        return
+    for node in graph.nodes:
+        name = node.output[0]
+        if graph.types.get(name) == TensorProto.FLOAT and name not in graph.outputs:
+            yield (
+                node.name,
+                "it makes float32 inside a float16 graph; a strongly typed network computes in it",
+            )
+
+
 RULES: dict[str, tuple[str, Callable[[_Graph], _Objections]]] = {
     "static-shape": ("error", _static_shape),
     "banned-operator": ("error", _banned_operator),
@@ -175,7 +225,10 @@ RULES: dict[str, tuple[str, Callable[[_Graph], _Objections]]] = {
     "both-inputs": ("error", _both_inputs),
     "weight-axis": ("error", _weight_axis),
     "float-bias": ("error", _float_bias),
+    "one-float-type": ("error", _one_float_type),
+    "no-float32-island": ("error", _no_float32_island),
     "fusable-activation": ("advice", _fusable_activation),
+    "needless-quantization": ("advice", _needless_quantization),
 }
 
 
@@ -193,9 +246,11 @@ def lint(model: onnx.ModelProto, floats: Set[str] = frozenset()) -> list[Finding
     ]
 
 
-def require_clean(model: onnx.ModelProto, what: str, floats: Set[str] = frozenset()) -> None:
-    """Raises EdgeageError with the first error that the rules find."""
-    errors = [finding for finding in lint(model, floats) if finding.level == "error"]
+def require_clean(
+    model: onnx.ModelProto, what: str, floats: Set[str] = frozenset(), *, strict: bool = False
+) -> None:
+    """Raises EdgeageError with the first error that the rules find; `strict`: with the first advice too."""
+    errors = [finding for finding in lint(model, floats) if strict or finding.level == "error"]
     if errors:
         first = errors[0]
         raise EdgeageError(

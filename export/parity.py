@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from edgeage.calibration.observers import Feeds
 from edgeage.errors import EdgeageError
 from edgeage.export import verify
-from edgeage.export.forms import ORDER, Form, Forms
+from edgeage.export.engines import TRAITS
+from edgeage.export.forms import BESIDE, ORDER, Form, Forms
 from edgeage.export.onnx_graph import TOLERANCE
 from edgeage.groups import one_hot
 from edgeage.runtime.manifest import EngineEntry
@@ -26,8 +27,13 @@ _FLOAT = frozenset({"torch", "exported", "onnx", STORED})
 _MANY = 1000
 # Beyond this, float forms differ in the order of their sums, which is the machine's own.
 _ROUNDING_DB = 80.0
-# Of two float gradients.
+# Of two float gradients, and of what float16 makes of any output.
 _SAME_DIRECTION = 0.999
+# Of a gradient in float16: where an activation is 0 to within its rounding, another side of a ReLU is taken.
+_HALF_DIRECTION = 0.99
+# The int8 file and the float16 Q/DQ graph are right in different ways, each as far from the float network as
+# its own roundings: the former has those of element-wise operators, the latter those of float16.
+_TWO_ROUNDINGS = 2
 # Of an INT8 gradient to the float one; a single one may be off by more than their mean.
 _LEAST_GRADIENT = 0.5
 # The same link on another processor or version of a tool: how far its SQNR may be from the stated one.
@@ -87,7 +93,8 @@ def links(forms: Iterable[str]) -> list[tuple[str, str]]:
         found.append(("onnx", "int8"))
     # a second file of a kind is compared with the first
     found += [(kind, name) for name in names if (kind := name.partition(" (")[0]) != name and kind in chain]
-    found += [(a, b) for a, b in ((STORED, "onnx"), (STORED_CODES, "int8")) if a in names and b in names]
+    more = (*BESIDE, (STORED, "onnx"), (STORED_CODES, "int8"))
+    found += [(a, b) for a, b in more if a in names and b in names]
     return found
 
 
@@ -139,8 +146,9 @@ def fault(engine: str, link: str, found: Difference, *, exact: bool = False) -> 
     `exact`: stored codes must come out again to the bit (same tools, same kernel set).
     """
     former, _, later = link.partition(" -> ")
+    traits = TRAITS[engine]
     if former in _FLOAT and later in _FLOAT:
-        if engine in verify.REFINE:
+        if traits.is_gradient:
             # where an activation is 0 to within rounding, two float forms may take different sides of a ReLU
             if not found.cosine >= _SAME_DIRECTION:
                 return f"has cosine {found.cosine:.5f}, at least {_SAME_DIRECTION} is needed"
@@ -149,13 +157,21 @@ def fault(engine: str, link: str, found: Difference, *, exact: bool = False) -> 
             return f"differs by {found.relative:.1e} of the output's range, allowed is {TOLERANCE:.0e}"
         return None
     if former in _FLOAT:  # what quantisation costs
-        least = _LEAST_GRADIENT if engine in verify.REFINE else verify.MIN_COSINE
+        least = _LEAST_GRADIENT if traits.is_gradient else verify.MIN_COSINE
+        if later == "float16":  # what half precision costs
+            least = _HALF_DIRECTION if traits.is_gradient else _SAME_DIRECTION
         if not found.cosine >= least:
             return f"has cosine {found.cosine:.3f}, at least {least} is needed"
         return None
-    if found.lsb_max is None or engine not in verify.MAX_LSB:
+    if traits.codes is None:
+        if not found.cosine >= _LEAST_GRADIENT:
+            return f"has cosine {found.cosine:.3f}, at least {_LEAST_GRADIENT} is needed"
         return None
-    usual, largest = (0, 0) if former == STORED_CODES and exact else verify.MAX_LSB[engine]
+    if found.lsb_max is None:
+        return None
+    usual, largest = (0, 0) if former == STORED_CODES and exact else traits.codes
+    if former == "qdq-float16":
+        usual, largest = _TWO_ROUNDINGS * usual, _TWO_ROUNDINGS * largest
     if found.lsb_max > largest:
         return f"differs by up to {found.lsb_max:.0f} output codes, allowed are {largest}"
     if found.lsb_p999 is not None and found.lsb_p999 > usual:

@@ -32,10 +32,11 @@ from edgeage.export.calibrated import (
 from edgeage.export.compilers.gates import gate as compile_gates
 from edgeage.export.engines import EngineSpec
 from edgeage.export.face_parity import Judges, to_pixels
+from edgeage.export.float16 import to_float16
 from edgeage.export.lint import require_clean
 from edgeage.export.model_card import data_terms
 from edgeage.export.progress import Clock, Steps
-from edgeage.export.qdq import to_qdq
+from edgeage.export.qdq import to_fusable_qdq, to_qdq
 from edgeage.export.refine.calibrate import RefineCalibration, RefinementSettings, snapped, trajectories
 from edgeage.export.refine.graph import Objective
 from edgeage.export.tflite.lowering import IO, pack, to_tflite
@@ -44,7 +45,6 @@ from edgeage.runtime.manifest import Manifest
 from edgeage.train.checkpoint import Checkpoint
 
 _TFLITE_IO: dict[str, IO] = {"int8.tflite": "int8", "int8-float-io.tflite": "float32"}
-PACKED = ("refine_batch",)  # engines that are in the packed files alone
 REFINE_CHECK = 24  # faces whose trajectories check the refine engine
 PARITY_FACES = 12  # whole faces in the manifest's parity; `edgeage verify` takes any number
 
@@ -138,7 +138,7 @@ def export_bundle(
             else:
                 feeds_list = _validation_feeds(spec, to_validate, unseen, checkpoint.profile.groups)
             tracked = steps.track(feeds_list, len(feeds_list), f"write and verify {spec.name}")
-            build = _build(spec, graph, table, card, tracked)
+            build = _build(spec, graph, table, card, tracked, half=options.half)
             builds.append(build)
             whole_int8 = not table.floats
             compiling.append(pool.submit(compile_gates, spec.name, build.files, all_int8=whole_int8))
@@ -261,7 +261,13 @@ def golden_vectors(build: Build, graph: onnx.ModelProto, feed: Feeds) -> dict[st
 
 
 def _build(
-    spec: EngineSpec, graph: onnx.ModelProto, table: RangeTable, card: dict[str, Any], feeds: Iterable[Feeds]
+    spec: EngineSpec,
+    graph: onnx.ModelProto,
+    table: RangeTable,
+    card: dict[str, Any],
+    feeds: Iterable[Feeds],
+    *,
+    half: bool,
 ) -> Build:
     """Write every flavour of an engine from one set of decisions, and let it pass its gates."""
     quantization = decide(graph, table.ranges, corrections=table.corrections, floats=table.floats)
@@ -274,9 +280,16 @@ def _build(
             for flavour, io in _TFLITE_IO.items()
         },
     }
-    packed = spec.name in PACKED
-    if not packed:
+    if not spec.traits.for_cpus:
         files["qdq.onnx"] = twin.SerializeToString()
+        if half:
+            typed = to_float16(to_fusable_qdq(quantization))
+            require_clean(typed, f"the float16 Q/DQ graph of {spec.name}", quantization.floats, strict=True)
+            files["qdq-float16.onnx"] = typed.SerializeToString()
+            plain = to_float16(graph)
+            nodes = {node.output[0] for node in plain.graph.node}
+            require_clean(plain, f"the float16 graph of {spec.name}", nodes, strict=True)
+            files["float16.onnx"] = plain.SerializeToString()
     if spec.name in NETWORKS:  # the batched form has the same weights; runtimes call batch 1 instead
         files["onnx"] = graph.SerializeToString()
     operators: dict[str, int] = {}
@@ -295,7 +308,7 @@ def _build(
         feeds,
     )
     verify.gate(spec.name, quality)
-    return Build(spec, quantization, table.network, files, quality, operators, packed=packed)
+    return Build(spec, quantization, table.network, files, quality, operators, packed=spec.traits.for_cpus)
 
 
 def _refine_feeds(

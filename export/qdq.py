@@ -1,9 +1,9 @@
 """The Q/DQ form: the float graph with the INT8 decisions written between its nodes, for TensorRT.
 
 Every tensor that the TFLite file stores as int8 passes through QuantizeLinear + DequantizeLinear with
-the same scale here, so the two compute the same thing up to rounding. A second placement of the same decisions
-quantises only what weighted nodes read. Biases stay float: TensorRT's
-parser refuses the int32 ones that onnxruntime's own quantiser writes.
+the same scale here, so the two compute the same thing up to rounding. A second placement of the same
+decisions quantises only what weighted nodes read. Biases stay float: TensorRT's parser refuses the int32 ones
+that onnxruntime's own quantiser writes.
 """
 
 from __future__ import annotations

@@ -21,21 +21,14 @@ from numpy.typing import NDArray
 from edgeage.calibration.observers import Feeds, session
 from edgeage.calibration.quantization import Quantization
 from edgeage.errors import EdgeageError
+from edgeage.export.engines import TRAITS
 from edgeage.runtime.engines.ports import quantize
 from edgeage.runtime.manifest import Port
 
-# Difference in output codes that two right implementations may show: (99.9th percentile, largest).
-# Integer kernels round their multipliers, so a value near the middle of two codes falls to either side.
-# In the generator one code at the Tanh's input is up to 2.8 output codes (its range ends at 2.77, the
-# output's scale is 1/128). The embedder computes 27 PReLUs by four elementwise kernels each, and slopes of
-# up to 9 carry a code that falls to the other side on: 3 and 4 were measured between right implementations.
-MAX_LSB = {"encoder": (2, 2), "embedder": (4, 8), "generator": (4, 8), "generator_all": (4, 8)}
 # Below this the INT8 engine is no longer the same network, whatever its twin says.
 MIN_COSINE = 0.9
-# A gradient is held by its direction alone: one mask that flips changes many codes. Least mean cosine over
-# the inputs, to the float gradient and of the INT8 file to its twin.
+# Least mean cosine of a gradient over the inputs, to the float gradient and of the INT8 file to its twin.
 MIN_GRADIENT_COSINE = 0.85
-REFINE = ("refine", "refine_batch")
 
 _OPERATOR_NAMES = {value: name for name, value in vars(schema.BuiltinOperator).items() if name.isupper()}
 _FORBIDDEN = ("TRANSPOSE", "CUSTOM", "DEPTH_TO_SPACE")
@@ -195,7 +188,8 @@ def measure(
 
 def gate(engine: str, quality: Quality) -> None:
     """EdgeageError if the engine's numbers are not those that its range table asks for."""
-    if engine in REFINE:
+    codes = TRAITS[engine].codes
+    if codes is None:
         if not min(quality.cosine, quality.twin_cosine) >= MIN_GRADIENT_COSINE:
             raise EdgeageError(
                 f"the INT8 {engine} step has gradients of cosine {quality.cosine:.3f} to the float ones and "
@@ -203,7 +197,7 @@ def gate(engine: str, quality: Quality) -> None:
                 "no bundle was written"
             )
         return
-    usual, largest = MAX_LSB[engine]
+    usual, largest = codes
     worst = max(quality.lsb_max, quality.float_io_lsb_max)
     if quality.lsb_p999 > usual or worst > largest:
         raise EdgeageError(

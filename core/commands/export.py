@@ -53,6 +53,9 @@ Examples:
 )
 @click.option("--no-refine", is_flag=True, help="Make no refine engine: a third of the size, and K = 0.")
 @click.option(
+    "--no-float16", is_flag=True, help="Leave out the float16 graphs for TensorRT: two thirds of the size."
+)
+@click.option(
     "--samples", type=int, help="Calibration images; unless given, as many (up to 600) as are stable."
 )
 @click.option("--calibrator", default="auto", show_default=True, help=CALIBRATOR_HELP)
@@ -70,6 +73,7 @@ def command(
     judges: Path | None,
     refinement: Path | None,
     no_refine: bool,
+    no_float16: bool,
     samples: int | None,
     calibrator: str,
     target_db: float | None,
@@ -82,7 +86,8 @@ def command(
     """Turn a checkpoint into a bundle of INT8 engines.
 
     The networks are written as ONNX, calibrated on balanced images, written as INT8 TFLite and Q/DQ ONNX
-    from the same scales, and compared with each other. If a comparison fails, no bundle is written.
+    from the same scales (and in float16, for TensorRT), and compared with each other. If a comparison
+    fails, no bundle is written.
     """
     from edgeage.export.bundle import check_target
     from edgeage.export.calibrated import Options
@@ -113,7 +118,9 @@ def command(
         name=name or out.stem,
         source=faces.source,
         fingerprint=faces.fingerprint,
-        options=Options(samples, calibrator, target_db, seed, None if no_refine else settings),
+        options=Options(
+            samples, calibrator, target_db, seed, None if no_refine else settings, half=not no_float16
+        ),
         force=force,
         quiet=quiet,
         held_out=faces.held_out,

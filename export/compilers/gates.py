@@ -7,11 +7,9 @@ from typing import Any
 
 from edgeage.errors import EdgeageError
 from edgeage.export.compilers import tensorrt_rtx, vela, xnnpack
+from edgeage.export.engines import TRAITS
 
-# Engines that must run on the NPU and in XNNPACK as a whole, if their plan is all INT8.
-# A refine engine that is split (gradients too unlike each other for XNNPACK to add) is slow, not wrong.
-WHOLE = ("encoder", "embedder", "generator", "generator_all")
-FOR_CPUS = ("refine_batch",)  # NPUs compute one face at a time
+ONNX = ("qdq.onnx", "qdq-float16.onnx", "float16.onnx")  # what TensorRT reads
 
 
 def gate(engine: str, files: Mapping[str, bytes], *, all_int8: bool) -> dict[str, Any]:
@@ -25,7 +23,9 @@ def gate(engine: str, files: Mapping[str, bytes], *, all_int8: bool) -> dict[str
     compiler that is not installed is "not run" in the report.
     """
     reports: dict[str, Any] = {}
-    strict = engine in WHOLE and all_int8
+    traits = TRAITS[engine]
+    # A gradient that is split (its terms too unlike each other for XNNPACK to add) is slow, not wrong.
+    strict = all_int8 and not traits.is_gradient
     for flavour in ("int8.tflite", "int8-float-io.tflite"):
         found = xnnpack.delegation(files[flavour])
         reports[f"xnnpack {flavour}"] = found.to_dict()
@@ -35,7 +35,7 @@ def gate(engine: str, files: Mapping[str, bytes], *, all_int8: bool) -> dict[str
                 f"XNNPACK splits {engine}.{flavour} into {found.partitions} partitions and leaves {left}; "
                 "no bundle was written"
             )
-    if engine in FOR_CPUS:
+    if traits.for_cpus:
         reports["vela"] = {"not run": "several faces at once are for CPUs"}
     elif vela.executable() is None:
         reports["vela"] = {"not run": f"ethos-u-vela is not installed; {vela.INSTALL}"}
@@ -48,11 +48,12 @@ def gate(engine: str, files: Mapping[str, bytes], *, all_int8: bool) -> dict[str
                 f"vela leaves {compiled.cpu_operators} operators of the {engine} on the CPU: "
                 f"{'; '.join(compiled.refused)}; no bundle was written"
             )
-    if "qdq.onnx" not in files:
-        reports["tensorrt-rtx"] = {"not run": "the bundle has no Q/DQ graph of this engine"}
-    elif tensorrt_rtx.available():
-        reports["tensorrt-rtx"] = tensorrt_rtx.build(files["qdq.onnx"]).to_dict()
-    else:
-        missing = f"TensorRT for RTX is not installed; {tensorrt_rtx.INSTALL}"
-        reports["tensorrt-rtx"] = {"not run": missing}
+    for flavour in ONNX:
+        if flavour not in files:
+            told = {"not run": "the bundle has no such file of this engine"}
+        elif tensorrt_rtx.available():
+            told = tensorrt_rtx.build(files[flavour]).to_dict()
+        else:
+            told = {"not run": f"TensorRT for RTX is not installed; {tensorrt_rtx.INSTALL}"}
+        reports[f"tensorrt-rtx {flavour}"] = told
     return reports

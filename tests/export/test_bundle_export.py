@@ -17,6 +17,7 @@ from edgeage.commands.export import command
 from edgeage.errors import EdgeageError
 from edgeage.export import verify
 from edgeage.export.calibrated import Options
+from edgeage.export.engines import TRAITS, Traits
 from edgeage.export.model_card import read_evaluation
 from edgeage.export.pipeline import Report, export_bundle, mean_faces
 from edgeage.files import sha256
@@ -91,10 +92,10 @@ def test_golden_vectors_are_what_the_files_compute(report: Report) -> None:
 def test_quality_is_measured_and_the_card_says_what_was_not(report: Report) -> None:
     for engine in report.manifest.engines:
         quality = report.manifest.quality[engine]
-        if engine in verify.REFINE:
+        if TRAITS[engine].is_gradient:
             assert min(quality["cosine"], quality["twin_cosine"]) >= verify.MIN_GRADIENT_COSINE
         else:
-            assert quality["lsb_max"] <= verify.MAX_LSB[engine][1]
+            assert quality["lsb_max"] <= TRAITS[engine].codes[1]
         # 20 faces; three latents of each, one by one or four by four, where they are refined
         assert quality["count"] == {"generator_all": 4, "refine": 60, "refine_batch": 15}.get(engine, 20)
         assert ("psnr_db" in quality) == engine.startswith("generator")
@@ -187,7 +188,7 @@ def test_a_failed_gate_leaves_the_old_bundle_and_nothing_new(
     report: Report, tiny_folder: Path, tiny_images: Faces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path: path.read_bytes() for path in report.path.rglob("*") if path.is_file()}
-    monkeypatch.setitem(verify.MAX_LSB, "generator", (-1, -1))
+    monkeypatch.setitem(TRAITS, "generator", Traits((-1, -1)))
     with pytest.raises(EdgeageError, match="the INT8 generator differs by up to"):
         _export(tiny_folder, tiny_images, report.path, force=True)
     assert {path: path.read_bytes() for path in report.path.rglob("*") if path.is_file()} == before

@@ -14,15 +14,17 @@ from hypothesis import strategies as st
 
 from edgeage.calibration.observers import session
 from edgeage.errors import EdgeageError
-from edgeage.export import parity, verify
+from edgeage.export import parity
 from edgeage.export.bundle_check import open_forms
+from edgeage.export.engines import TRAITS
 from edgeage.export.face_parity import make_faces, measure_faces, to_networks, to_pixels
-from edgeage.export.forms import ORDER, bundle_forms
+from edgeage.export.forms import BESIDE, ORDER, bundle_forms
 from edgeage.export.parity import STORED, STORED_CODES, Difference
 from edgeage.runtime.bundle import open_bundle
 from edgeage.train.checkpoint import load_checkpoint
 
 WHOLE = [*(f"{a} -> {b}" for a, b in pairwise(ORDER)), "onnx -> int8"]
+HALF = [f"{a} -> {b}" for a, b in BESIDE]
 GOOD = Difference(60, 0.01, 0.001, 35.0, 0.999, None, 1.0, 1.0, 0.1)
 
 
@@ -154,44 +156,46 @@ def test_every_form_of_every_engine_runs(exported_bundle: Path, tiny_folder: Pat
     measured = parity.chain(forms, bundle.manifest.engines, feeds)
     for engine, ports in measured.items():
         for found in ports.values():
-            if engine in verify.REFINE:  # torch's own derivatives against the reverse pass
+            if TRAITS[engine].is_gradient:  # torch's own derivatives against the reverse pass
                 assert found["torch -> onnx"].cosine > 0.9999
                 assert found["onnx -> int8"].cosine > 0.5
                 continue
-            assert sorted(found) == sorted(WHOLE)
+            assert sorted(found) == sorted(WHOLE + HALF)
             assert found["torch -> exported"].relative < 1e-4
             assert found["exported -> onnx"].relative < 1e-4
-            assert found["qdq -> int8"].lsb_max <= verify.MAX_LSB[engine][1]
+            assert found["qdq -> int8"].lsb_max <= TRAITS[engine].codes[1]
             assert 10 < found["onnx -> int8"].sqnr_db < 80
 
 
 def _before(engine: str) -> list[str]:
-    return ["torch"] if engine in verify.REFINE else ["torch", "exported"]
+    return ["torch"] if TRAITS[engine].is_gradient else ["torch", "exported"]
 
 
 def _files(engine: str) -> list[str]:
     if engine == "refine_batch":
         return ["int8", "int8-float-io"]
-    return ["int8", "int8-float-io", "qdq"] + (
+    return ["int8", "int8-float-io", "qdq", "qdq-float16", "float16"] + (
         ["onnx"] if engine in ("encoder", "embedder", "generator") else []
     )
 
 
 def _derived(engine: str) -> list[str]:
     """Its float graph is the generator's for another batch, or made of the generator's and the embedder's."""
-    return ["onnx"] if engine in ("generator_all", *verify.REFINE) else []
+    return ["onnx"] if engine == "generator_all" or TRAITS[engine].is_gradient else []
 
 
 def test_the_manifest_states_the_chain_that_was_measured(exported_bundle: Path):
     stated = open_bundle(exported_bundle).manifest.parity
     golden = parity.from_json(stated["golden"])
-    assert set(golden) == {"encoder", "embedder", "generator", "generator_all", *verify.REFINE}
+    assert set(golden) == set(TRAITS)
     for engine, ports in golden.items():
         for found in ports.values():
-            if engine not in verify.REFINE:
-                assert sorted(found) == sorted([*WHOLE, f"{STORED} -> onnx", f"{STORED_CODES} -> int8"])
+            if not TRAITS[engine].is_gradient:
+                assert sorted(found) == sorted(
+                    [*WHOLE, *HALF, f"{STORED} -> onnx", f"{STORED_CODES} -> int8"]
+                )
             assert found[f"{STORED_CODES} -> int8"].lsb_max == 0
-    assert set(stated["faces"]["links"]) == set(WHOLE)
+    assert set(stated["faces"]["links"]) == {*WHOLE, *HALF}
 
 
 def test_judges_at_the_export_stand_in_the_manifest(exported_bundle: Path, other_bundle: Path):

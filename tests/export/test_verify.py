@@ -9,12 +9,12 @@ import pytest
 
 from edgeage.errors import EdgeageError
 from edgeage.export import verify
-from edgeage.export.engines import engine_specs
+from edgeage.export.engines import TRAITS, engine_specs
 from edgeage.export.tflite import kernels
 from edgeage.export.tflite.writer import Writer
 from edgeage.export.verify import Quality
 from edgeage.profile import Profile
-from edgeage.runtime.manifest import Port
+from edgeage.runtime.manifest import ENGINES, Port
 
 GOOD = Quality(60, 1, 1, 0.1, 0, 35.0, 33.0, 0.999, 0.99, 0.9999, None)
 
@@ -76,4 +76,4 @@ def test_specs_follow_the_profile() -> None:
     assert specs["generator_all"].inputs == (Port("z", (2, 200)), Port("y", (2, 2)))
     assert specs["refine"].inputs[2:] == (Port("target", (1, 64)), Port("image", (1, 3, 128, 128)))
     assert specs["refine_batch"].outputs == (Port("gradient", (4, 200)), Port("embedding", (4, 64)))
-    assert {*verify.MAX_LSB, *verify.REFINE} == set(specs)
+    assert set(TRAITS) == set(specs) == set(ENGINES)

@@ -29,7 +29,7 @@ SAMPLE = REPOSITORY / "docs" / "samples" / "astronaut.jpg"
 # LiteRT elsewhere may round a value between two codes to either side; ONNX Runtime computes Q/DQ in float
 # or with integer kernels of its own; tflite-runtime's kernels (no XNNPACK for int8) round LeakyReLU
 # otherwise, which the generator's steep last layers amplify. The embedder's PReLUs carry a code that falls
-# to the other side on (see export.verify.MAX_LSB).
+# to the other side on (see export.engines.TRAITS).
 TOLERANCE = {
     "litert": {
         "encoder": (2, 0.2), "embedder": (10, 0.8), "generator": (12, 0.6), "generator_all": (12, 0.6)
