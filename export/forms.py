@@ -77,30 +77,42 @@ def bundle_forms(
             kind = _FORM_OF.get((file.format, file.precision, file.io), f"{file.precision} {file.format}")
             key = kind if kind not in forms else f"{kind} ({PurePosixPath(file.file).name})"
             forms[key] = _file_form(entry, file, read(file.file))
-        shared = entries.get(networks.get(name, name))
-        if "onnx" not in forms and shared is not None:
-            # the bundle holds a float graph once, for batch 1; its other batch has the same weights
-            float_file = next((file for file in shared.files if _FORM_OF.get(_kind(file)) == "onnx"), None)
-            if float_file is not None:
-                model = _load(read(float_file.file), float_file.file)
-                forms["onnx"] = onnx_form(with_batch(model, entry.inputs[0].shape[0]), entry, float_file.file)
-        if TRAITS[name].is_gradient and objective is not None:
-            forms["onnx"] = _float_refinement(entries, read, objective, entry)
+        if "onnx" not in forms:
+            graph = float_graph(name, entries, networks, read, objective)
+            if graph is not None:
+                forms["onnx"] = onnx_form(graph, entry, f"the float graph of {name}")
         found[name] = forms
     return found
 
 
-def _float_refinement(
-    entries: Mapping[str, EngineEntry], read: Callable[[str], bytes], objective: Objective, entry: EngineEntry
-) -> Form:
-    graphs = []
-    for network in ("generator", "embedder"):
-        path = next((f.file for f in entries[network].files if _FORM_OF.get(_kind(f)) == "onnx"), None)
+def float_graph(
+    engine: str,
+    entries: Mapping[str, EngineEntry],
+    networks: Mapping[str, str],
+    read: Callable[[str], bytes],
+    objective: Objective | None = None,
+) -> onnx.ModelProto | None:
+    """The float ONNX of an engine, None if the bundle has none. Args: as `bundle_forms`.
+
+    A bundle holds a float graph once, for batch 1; other batches have the same weights, and a refinement step
+    is made again from its two networks.
+    """
+    if TRAITS[engine].is_gradient:
+        if objective is None:
+            return None
+        made = [float_graph(part, entries, networks, read) for part in ("generator", "embedder")]
+        if made[0] is None or made[1] is None:
+            raise EdgeageError("the bundle has no float ONNX of generator and embedder; export it again")
+        model = refine_graph(made[0], made[1], objective)
+    else:
+        entry = entries.get(networks.get(engine, engine))
+        path = (
+            next((f.file for f in entry.files if _FORM_OF.get(_kind(f)) == "onnx"), None) if entry else None
+        )
         if path is None:
-            raise EdgeageError(f"the bundle has no float ONNX of the {network}; export it again")
-        graphs.append(_load(read(path), path))
-    model = refine_graph(graphs[0], graphs[1], objective)
-    return onnx_form(with_batch(model, entry.inputs[0].shape[0]), entry, "the refinement step")
+            return None
+        model = _load(read(path), path)
+    return with_batch(model, entries[engine].inputs[0].shape[0])
 
 
 def checkpoint_forms(

@@ -15,8 +15,10 @@ from edgeage.calibration.quantization import decide
 from edgeage.errors import EdgeageError
 from edgeage.export.compilers import gates, tensorrt_rtx, vela, xnnpack
 from edgeage.export.engines import TRAITS
+from edgeage.export.float16 import to_float16
+from edgeage.export.lint import lint
 from edgeage.export.onnx_graph import clean
-from edgeage.export.qdq import to_qdq
+from edgeage.export.qdq import to_fusable_qdq, to_qdq
 from edgeage.export.tflite import ops
 from edgeage.export.tflite.lowering import to_tflite
 from edgeage.export.tflite.writer import Writer
@@ -39,8 +41,8 @@ def shipped(engine: str, flavour: str) -> bytes:
     return (ENGINES / f"{engine}.{flavour}").read_bytes()
 
 
-def convolution(behind: list[onnx.NodeProto] | None = None) -> onnx.ModelProto:
-    """x [1, 3, 8, 8] -> conv 3x3 (4) -> `behind`, which reads "conv" and makes "out"."""
+def convolution(behind: list[onnx.NodeProto] | None = None, **constants: np.ndarray) -> onnx.ModelProto:
+    """x [1, 3, 8, 8] -> conv 3x3 (4) -> `behind`, which reads "conv" and `constants`, makes "out"."""
     nodes = [helper.make_node("Conv", ["x", "w", "b"], ["conv"], kernel_shape=[3, 3], pads=[1] * 4)]
     nodes += behind or [helper.make_node("Relu", ["conv"], ["out"])]
     weight = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
@@ -49,7 +51,10 @@ def convolution(behind: list[onnx.NodeProto] | None = None) -> onnx.ModelProto:
         "g",
         [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, 8, 8])],
         [helper.make_tensor_value_info("out", onnx.TensorProto.FLOAT, [1, 4, 8, 8])],
-        [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(np.ones(4, np.float32), "b")],
+        [
+            numpy_helper.from_array(value.astype(np.float32), name)
+            for name, value in {"w": weight, "b": np.ones(4), **constants}.items()
+        ],
     )
     return clean(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
 
@@ -191,6 +196,32 @@ def test_tensorrt_for_rtx_parses_and_builds_every_shipped_graph(engine: str) -> 
 
 
 @needs_rtx
+@pytest.mark.parametrize("flavour", ["onnx", "qdq.onnx"])
+def test_tensorrt_for_rtx_builds_strongly_typed_float16(flavour: str) -> None:
+    """The float graph and the Q/DQ graph of the embedder, which has the most operators."""
+    model = onnx.load_from_string(shipped("embedder", flavour))
+    half, wide = (
+        tensorrt_rtx.build(to_float16(model).SerializeToString()),
+        tensorrt_rtx.build(model.SerializeToString()),
+    )
+    assert half.layers > 100
+    assert half.seconds < 5
+    assert half.plan_bytes < wide.plan_bytes
+
+
+@needs_rtx
+def test_one_float32_constant_in_a_float16_graph_is_refused() -> None:
+    """What the lint's rule one-float-type is for: a strongly typed network casts nothing by itself."""
+    model = to_float16(convolution([helper.make_node("Add", ["conv", "b4"], ["out"])], b4=np.ones(1)))
+    assert tensorrt_rtx.build(model.SerializeToString()).layers > 2
+    constant = next(one for one in model.graph.initializer if one.name == "b4.float16")
+    constant.CopyFrom(numpy_helper.from_array(np.ones(1, np.float32), constant.name))
+    assert "one-float-type" in {one.rule for one in lint(model)}
+    with pytest.raises(EdgeageError, match="TensorRT for RTX refuses the model at Add"):
+        tensorrt_rtx.build(model.SerializeToString())
+
+
+@needs_rtx
 def test_a_quantised_bias_is_refused_with_its_node() -> None:
     """What onnxruntime's own quantiser writes, and the reason why our biases stay float."""
     model = convolution()
@@ -252,11 +283,14 @@ def test_a_good_engine_passes_every_gate() -> None:
         "int8.tflite": to_tflite(decided, "main", "int8"),
         "int8-float-io.tflite": to_tflite(decided, "main", "float32"),
         "qdq.onnx": to_qdq(decided).SerializeToString(),
+        "qdq-float16.onnx": to_float16(to_fusable_qdq(decided)).SerializeToString(),
     }
     reports = gates.gate("encoder", files, all_int8=True)
     assert reports["vela"]["cpu_operators"] == 0
     assert reports["xnnpack int8.tflite"]["partitions"] == 1
     assert reports["tensorrt-rtx qdq.onnx"]["plan_bytes"] > 0
+    assert reports["tensorrt-rtx qdq-float16.onnx"]["plan_bytes"] > 0
+    assert reports["tensorrt-rtx float16.onnx"] == {"not run": "the bundle has no such file of this engine"}
 
 
 def test_a_compiler_that_is_absent_is_not_run_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
