@@ -56,7 +56,9 @@ def _show(bundle: Bundle) -> None:
         highlight=False,
     )
     console.print(f"refinement: {_refinement(manifest)}", highlight=False)
-    table = Table(Column("file", no_wrap=True), "form", "I/O", Column("MB", justify="right"))
+    table = Table(
+        Column("file", no_wrap=True), Column("form", no_wrap=True), "I/O", Column("MB", justify="right")
+    )
     scales: dict[str, dict[str, str]] = {}
     for name, entry in manifest.engines.items():
         for file in entry.files:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from click.testing import CliRunner
@@ -18,6 +19,7 @@ from edgeage.errors import EdgeageError
 from edgeage.export import verify
 from edgeage.export.calibrated import Options
 from edgeage.export.engines import TRAITS, Traits
+from edgeage.export.lint import lint
 from edgeage.export.model_card import read_evaluation
 from edgeage.export.pipeline import Report, export_bundle, mean_faces
 from edgeage.files import sha256
@@ -27,7 +29,7 @@ from edgeage.train.checkpoint import load_checkpoint
 
 Faces = tuple[np.ndarray, np.ndarray]
 OPTIONS: dict[str, Any] = {"name": "tiny", "source": "procedural", "fingerprint": "f", "quiet": True}
-FLAVOURS = {"int8.tflite", "int8-float-io.tflite", "onnx", "qdq.onnx"}
+FLAVOURS = {"int8.tflite", "int8-float-io.tflite", "onnx", "qdq.onnx", "float16.onnx", "qdq-float16.onnx"}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def test_the_bundle_is_whole(report: Report) -> None:
     bundle.verify()
     expected = {f"engines/{e}.{f}" for e in ("encoder", "embedder", "generator") for f in FLAVOURS}
     expected |= {f"engines/{e}.{f}" for e in ("generator_all", "refine") for f in FLAVOURS - {"onnx"}}
-    expected |= {f"engines/packed.{f}" for f in FLAVOURS - {"onnx", "qdq.onnx"}}
+    expected |= {f"engines/packed.{f}" for f in ("int8.tflite", "int8-float-io.tflite")}
     assert set(bundle.manifest.files) == expected | {"ranges.json", "golden.npz", "MODEL_CARD.md"}
     assert set(report.sizes) == expected
     assert bundle.manifest.refinement["steps"] == 3
@@ -71,6 +73,28 @@ def test_hashes_chain_from_the_checkpoint_to_the_engines(report: Report, tiny_fo
     assert lineage["onnx"]["generator_all"] == lineage["onnx"]["generator"]
     assert tables["generator"].ranges["y"] == (0.0, 1.0)
     assert {"image", "z"} <= set(tables["encoder"].ranges)
+
+
+def test_half_precision_has_the_ports_and_the_figures_of_every_form(report: Report) -> None:
+    """Bytes of the files, and how far each is from the float network and from the INT8 file."""
+    for engine, entry in report.manifest.engines.items():
+        halves = {file.precision: file for file in entry.files if "float16" in file.precision}
+        if TRAITS[engine].for_cpus:
+            assert not halves
+            continue
+        assert set(halves) == {"float16", "int8-float16"}
+        wide = next(file for file in entry.files if (file.format, file.precision) == ("onnx", "int8"))
+        for file in halves.values():
+            assert (file.inputs, file.outputs) == (wide.inputs, wide.outputs)
+            assert report.sizes[file.file] == (report.path / file.file).stat().st_size
+        typed = onnx.load(report.path / halves["int8-float16"].file)
+        assert lint(typed) == []
+        port = entry.outputs[0].name
+        figures = report.manifest.parity["golden"][engine][port]
+        assert figures["onnx -> float16"]["cosine"] > 0.99
+        # one quantisation less of what lies between two weighted nodes
+        assert figures["onnx -> qdq-float16"]["sqnr_db"] > figures["onnx -> int8"]["sqnr_db"] - 3
+        assert {"sqnr_db", "lsb_max"} <= set(figures["qdq-float16 -> int8"])
 
 
 def test_golden_vectors_are_what_the_files_compute(report: Report) -> None:
@@ -124,9 +148,10 @@ def test_held_out_images_check_the_engines(tiny_folder: Path, tiny_images: Faces
         groups[:150],
         tmp_path / "x.agebundle",
         **OPTIONS,
-        options=Options(refinement=None),
+        options=Options(refinement=None, half=False),
         held_out=(images[150:], groups[150:]),
     )
+    assert not any("float16" in path for path in report.manifest.files)
     assert report.manifest.lineage["calibration"]["count"] == 125
     assert report.manifest.quality["encoder"]["count"] == 30
     assert report.manifest.data["validation"] == "held out from training"

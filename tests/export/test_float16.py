@@ -18,6 +18,7 @@ from edgeage.errors import EdgeageError
 from edgeage.export.float16 import OPSET, STEEP, rounded, to_float16
 from edgeage.export.onnx_graph import clean
 from edgeage.export.qdq import to_fusable_qdq, to_qdq
+from edgeage.runtime.engines.onnxruntime import open_session
 
 RANDOM = np.random.default_rng(0)
 FEED = {"x": RANDOM.uniform(-1, 1, (1, 3, 8, 8)).astype(np.float32)}
@@ -184,6 +185,22 @@ def test_a_mask_is_exact_where_float16_has_numbers() -> None:
     values = RANDOM.choice([-6e4, -1, -1e-3, -0.0, 0, 1e-3, 0.5, 3, 6e4], (1, 3, 8, 8)).astype(np.float32)
     assert {*np.unique(run(rounded(half), {"x": values}))} == {0, np.float32(np.float16(0.8))}
     assert np.allclose(run(rounded(half), {"x": values}), run(model, {"x": values}), atol=1e-3)
+
+
+def test_onnxruntime_leaves_large_biases_alone() -> None:
+    """A bias of more than 65504 codes: with all its optimisers, onnxruntime makes it infinite in float16."""
+    weight = RANDOM.uniform(-1e-3, 1e-3, (4, 192)).astype(np.float32)
+    nodes = [
+        helper.make_node("Reshape", ["x", "shape"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "w", "b"], ["y"], transB=1),
+    ]
+    bias = np.array([30, -30, 1, 2], np.float32)
+    constants = {"shape": np.array([1, 192]), "w": weight, "b": bias}
+    decided = decisions(graph(nodes, constants, [1, 4]))
+    typed = to_float16(to_fusable_qdq(decided))
+    wanted = run(rounded(typed))
+    running = open_session(typed.SerializeToString(), 1, "the typed graph", "int8-float16")
+    assert np.abs(running.run(None, FEED)[0] - wanted).max() <= decided.scale("y") * 1.001
 
 
 def test_a_constant_beyond_float16_is_refused_by_name() -> None:
