@@ -51,6 +51,7 @@ class Build:
         operators: names and counts in the INT8 TFLite file.
         compilers: their reports, see `edgeage.export.compilers.gates`.
         packed: whether the bundle holds it in the packed files alone.
+        beyond_float16: why it has no float16 files though they were asked for.
     """
 
     spec: EngineSpec
@@ -61,6 +62,13 @@ class Build:
     operators: dict[str, int] = field(default_factory=dict)
     compilers: dict[str, Any] = field(default_factory=dict)
     packed: bool = False
+    beyond_float16: str | None = None
+
+    def absent(self) -> dict[str, str]:
+        """Reasons for the ONNX flavours that are not among `files`."""
+        reason = "several faces at once are for CPUs" if self.packed else "left out of this export"
+        half = dict.fromkeys(("qdq-float16.onnx", "float16.onnx"), self.beyond_float16 or reason)
+        return {name: why for name, why in {"qdq.onnx": reason, **half}.items() if name not in self.files}
 
     def path(self, flavour: str) -> str:
         return f"engines/{'packed' if self.packed else self.spec.name}.{flavour}"

@@ -24,6 +24,10 @@ from edgeage.export.onnx_graph import clean
 # cast the scales itself. Our other operators are the same in 18 and 19.
 OPSET = 19
 LARGEST = float(np.finfo(np.float16).max)
+LEAST = np.float16(2.0**-24)
+# Of an activation: below it, float16 itself has no 128 steps from 0 to the scale, and less than 8 bits of the
+# scale. A trained network is far above it; one whose gradient fades is not.
+LEAST_SCALE = 2.0**-17
 # In the place of a mask's factor beyond float16 (`edgeage.export.refine.rules.STEEP`): what lies between 0
 # and 2^-15 then gets a part of the mask. A product beyond float16 is infinite; the Clip cuts it off.
 STEEP = 2.0**15
@@ -33,9 +37,13 @@ _INDEX = np.int64(0)  # what is no float32 constant
 def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same float or Q/DQ graph (float32, canonical) in float16; same ports, float32.
 
-    Raises EdgeageError if a constant lies beyond float16.
+    Raises BeyondFloat16 if a constant is too large or an activation's scale too small.
     """
     return _Rewrite(model).run()
+
+
+class BeyondFloat16(EdgeageError):
+    """The network has numbers that float16 does not."""
 
 
 class _Rewrite:
@@ -44,6 +52,12 @@ class _Rewrite:
         self.nodes: list[onnx.NodeProto] = []
         self.halves: dict[str, NDArray[np.float16]] = {}
         self.steep = _steep_factors(self.view)
+        self.scales = {node.input[1] for node in self.view.nodes if node.op_type == "QuantizeLinear"}
+        self.weight_scales = {
+            node.input[1]
+            for node in self.view.nodes
+            if node.op_type == "DequantizeLinear" and node.input[0] in self.view.constants
+        }
 
     def run(self) -> onnx.ModelProto:
         for name in self.view.inputs:
@@ -85,8 +99,14 @@ class _Rewrite:
             values = np.minimum(values, np.float32(STEEP))
         if not float(np.abs(values).max(initial=0)) <= LARGEST:
             reach = float(np.abs(values).max())
-            raise EdgeageError(f"constant {name} reaches {reach:.4g}, float16 ends at {LARGEST:.0f}")
-        self.halves[_half(name)] = values.astype(np.float16)
+            raise BeyondFloat16(f"constant {name} reaches {reach:.4g}, float16 ends at {LARGEST:.0f}")
+        if name in self.scales and not float(values.min()) >= LEAST_SCALE:
+            raise BeyondFloat16(
+                f"{name} is {values.min():.1e}, too fine for float16 (least {LEAST_SCALE:.1e})"
+            )
+        halves = values.astype(np.float16)
+        # of a channel whose weights are all but 0, TensorRT takes no scale of 0
+        self.halves[_half(name)] = np.maximum(halves, LEAST) if name in self.weight_scales else halves
         return _half(name)
 
     def _cast(self, source: str, name: str, to: int) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgeage import __version__
 from edgeage.calibration.choose import Calibrated
 from edgeage.calibration.observers import Feeds, session
-from edgeage.calibration.quantization import decide
+from edgeage.calibration.quantization import Quantization, decide
 from edgeage.calibration.ranges import RangeTable
 from edgeage.export import bundle_check, end_to_end, verify
 from edgeage.export.bundle import Build, Contents, check_target, engine_entry, write_bundle
@@ -32,7 +32,7 @@ from edgeage.export.calibrated import (
 from edgeage.export.compilers.gates import gate as compile_gates
 from edgeage.export.engines import EngineSpec
 from edgeage.export.face_parity import Judges, to_pixels
-from edgeage.export.float16 import to_float16
+from edgeage.export.float16 import BeyondFloat16, to_float16
 from edgeage.export.lint import require_clean
 from edgeage.export.model_card import data_terms
 from edgeage.export.progress import Clock, Steps
@@ -141,7 +141,9 @@ def export_bundle(
             build = _build(spec, graph, table, card, tracked, half=options.half)
             builds.append(build)
             whole_int8 = not table.floats
-            compiling.append(pool.submit(compile_gates, spec.name, build.files, all_int8=whole_int8))
+            compiling.append(
+                pool.submit(compile_gates, spec.name, build.files, build.absent(), all_int8=whole_int8)
+            )
             golden.update(golden_vectors(build, graph, feeds_list[0]))
             clock.lap(f"write and verify {spec.name}")
         whole = end_to_end.measure(
@@ -282,16 +284,14 @@ def _build(
     }
     if not spec.traits.for_cpus:
         files["qdq.onnx"] = twin.SerializeToString()
-        if half:
-            typed = to_float16(to_fusable_qdq(quantization))
-            require_clean(typed, f"the float16 Q/DQ graph of {spec.name}", quantization.floats, strict=True)
-            files["qdq-float16.onnx"] = typed.SerializeToString()
-            plain = to_float16(graph)
-            nodes = {node.output[0] for node in plain.graph.node}
-            require_clean(plain, f"the float16 graph of {spec.name}", nodes, strict=True)
-            files["float16.onnx"] = plain.SerializeToString()
     if spec.name in NETWORKS:  # the batched form has the same weights; runtimes call batch 1 instead
         files["onnx"] = graph.SerializeToString()
+    beyond_float16 = None
+    if half and not spec.traits.for_cpus:
+        try:
+            files |= _half_files(spec, quantization)
+        except BeyondFloat16 as error:
+            beyond_float16 = str(error)
     operators: dict[str, int] = {}
     for flavour, io in _TFLITE_IO.items():
         what = f"{spec.name}.{flavour}"
@@ -308,7 +308,26 @@ def _build(
         feeds,
     )
     verify.gate(spec.name, quality)
-    return Build(spec, quantization, table.network, files, quality, operators, packed=spec.traits.for_cpus)
+    return Build(
+        spec,
+        quantization,
+        table.network,
+        files,
+        quality,
+        operators,
+        packed=spec.traits.for_cpus,
+        beyond_float16=beyond_float16,
+    )
+
+
+def _half_files(spec: EngineSpec, quantization: Quantization) -> dict[str, bytes]:
+    """The float16 flavours; BeyondFloat16 if the network has numbers that float16 has not."""
+    typed = to_float16(to_fusable_qdq(quantization))
+    require_clean(typed, f"the float16 Q/DQ graph of {spec.name}", quantization.floats, strict=True)
+    plain = to_float16(quantization.view.model)
+    nodes = {node.output[0] for node in plain.graph.node}  # none is quantised, and none is meant to be
+    require_clean(plain, f"the float16 graph of {spec.name}", nodes, strict=True)
+    return {"qdq-float16.onnx": typed.SerializeToString(), "float16.onnx": plain.SerializeToString()}
 
 
 def _refine_feeds(

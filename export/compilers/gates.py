@@ -12,11 +12,14 @@ from edgeage.export.engines import TRAITS
 ONNX = ("qdq.onnx", "qdq-float16.onnx", "float16.onnx")  # what TensorRT reads
 
 
-def gate(engine: str, files: Mapping[str, bytes], *, all_int8: bool) -> dict[str, Any]:
+def gate(
+    engine: str, files: Mapping[str, bytes], absent: Mapping[str, str], *, all_int8: bool
+) -> dict[str, Any]:
     """Reports of the compilers on one engine's files, for the manifest.
 
     Args:
         files: bytes by flavour, see `edgeage.export.bundle.FLAVOURS`.
+        absent: ONNX flavour that is not there -> why.
         all_int8: False for a mixed plan, whose float layers no NPU takes; its reports gate nothing.
 
     Raises EdgeageError if an all-INT8 engine is split, leaves an operator to the CPU or does not parse. A
@@ -50,7 +53,7 @@ def gate(engine: str, files: Mapping[str, bytes], *, all_int8: bool) -> dict[str
             )
     for flavour in ONNX:
         if flavour not in files:
-            told = {"not run": "the bundle has no such file of this engine"}
+            told = {"not run": absent[flavour]}
         elif tensorrt_rtx.available():
             told = tensorrt_rtx.build(files[flavour]).to_dict()
         else:

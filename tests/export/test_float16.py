@@ -15,7 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeage.calibration.observers import observe, session
 from edgeage.calibration.quantization import Quantization, decide
 from edgeage.errors import EdgeageError
-from edgeage.export.float16 import OPSET, STEEP, rounded, to_float16
+from edgeage.export.float16 import OPSET, STEEP, BeyondFloat16, rounded, to_float16
+from edgeage.export.lint import lint
 from edgeage.export.onnx_graph import clean
 from edgeage.export.qdq import to_fusable_qdq, to_qdq
 from edgeage.runtime.engines.onnxruntime import open_session
@@ -185,6 +186,25 @@ def test_a_mask_is_exact_where_float16_has_numbers() -> None:
     values = RANDOM.choice([-6e4, -1, -1e-3, -0.0, 0, 1e-3, 0.5, 3, 6e4], (1, 3, 8, 8)).astype(np.float32)
     assert {*np.unique(run(rounded(half), {"x": values}))} == {0, np.float32(np.float16(0.8))}
     assert np.allclose(run(rounded(half), {"x": values}), run(model, {"x": values}), atol=1e-3)
+
+
+def test_scales_too_fine_for_float16_are_refused_but_for_dead_channels() -> None:
+    """A gradient that fades, and a channel whose weights are all but 0."""
+    faint = block(gain=1e-7)
+    with pytest.raises(BeyondFloat16, match=r"r\.scale is .*e-\d+, too fine for float16 \(least 7\.6e-06\)"):
+        to_float16(to_fusable_qdq(decisions(without_offsets(faint))))
+    weight = np.stack([np.full((3, 3, 3), 0.1), np.full((3, 3, 3), 1e-9)]).astype(np.float32)
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"], kernel_shape=[3, 3], pads=[1] * 4)]
+    typed = to_float16(to_fusable_qdq(decisions(graph(nodes, {"w": weight}, [1, 2, 8, 8]))))
+    assert tensors(typed)["y.weight.scale.float16"].min() == np.float16(2.0**-24)
+    assert lint(typed) == []
+
+
+def without_offsets(model: onnx.ModelProto) -> onnx.ModelProto:
+    for one in model.graph.initializer:
+        if one.name in ("b", "shift"):
+            one.CopyFrom(numpy_helper.from_array(np.zeros_like(numpy_helper.to_array(one)), one.name))
+    return model
 
 
 def test_onnxruntime_leaves_large_biases_alone() -> None:

@@ -125,7 +125,7 @@ def test_an_operator_that_xnnpack_leaves_is_named_and_refused() -> None:
     assert found.left == {"L2_NORMALIZATION": 1}
     files = {flavour: with_l2_normalisation() for flavour in ("int8.tflite", "int8-float-io.tflite")}
     with pytest.raises(EdgeageError, match=r"splits embedder\.int8\.tflite .* leaves 1 L2_NORMALIZATION"):
-        gates.gate("embedder", files, all_int8=True)
+        gates.gate("embedder", files, {}, all_int8=True)
 
 
 @pytest.mark.parametrize(("name", "version", "count"), [("PRELU", 1, 3), ("PRELU", 1, 1), ("RELU", 2, 2)])
@@ -173,7 +173,7 @@ def test_depth_to_space_would_fall_to_the_cpu(accelerator: str) -> None:
     assert "DEPTH_TO_SPACE" in report.to_dict()["refused"]
     files = {flavour: depth_to_space() for flavour in ("int8.tflite", "int8-float-io.tflite")}
     with pytest.raises(EdgeageError, match=r"leaves 1 operators of the encoder on the CPU: .*DEPTH_TO_SPACE"):
-        gates.gate("encoder", files, all_int8=True)
+        gates.gate("encoder", files, {}, all_int8=True)
 
 
 @needs_vela
@@ -285,12 +285,12 @@ def test_a_good_engine_passes_every_gate() -> None:
         "qdq.onnx": to_qdq(decided).SerializeToString(),
         "qdq-float16.onnx": to_float16(to_fusable_qdq(decided)).SerializeToString(),
     }
-    reports = gates.gate("encoder", files, all_int8=True)
+    reports = gates.gate("encoder", files, {"float16.onnx": "asked to"}, all_int8=True)
     assert reports["vela"]["cpu_operators"] == 0
     assert reports["xnnpack int8.tflite"]["partitions"] == 1
     assert reports["tensorrt-rtx qdq.onnx"]["plan_bytes"] > 0
     assert reports["tensorrt-rtx qdq-float16.onnx"]["plan_bytes"] > 0
-    assert reports["tensorrt-rtx float16.onnx"] == {"not run": "the bundle has no such file of this engine"}
+    assert reports["tensorrt-rtx float16.onnx"] == {"not run": "asked to"}
 
 
 def test_a_compiler_that_is_absent_is_not_run_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,7 +298,10 @@ def test_a_compiler_that_is_absent_is_not_run_and_says_so(monkeypatch: pytest.Mo
     monkeypatch.setattr(tensorrt_rtx, "available", lambda: False)
     flavours = ("int8.tflite", "int8-float-io.tflite", "qdq.onnx")
     reports = gates.gate(
-        "encoder", {flavour: shipped("encoder", flavour) for flavour in flavours}, all_int8=True
+        "encoder",
+        {flavour: shipped("encoder", flavour) for flavour in flavours},
+        dict.fromkeys(gates.ONNX[1:], "asked to"),
+        all_int8=True,
     )
     assert "pip install" in reports["vela"]["not run"]
     assert "pip install" in reports["tensorrt-rtx qdq.onnx"]["not run"]
