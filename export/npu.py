@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import onnx
 
 from edgeage.calibration.observers import session
 from edgeage.calibration.quantization import INT16, Quantization, decide
 from edgeage.calibration.ranges import RangeTable
 from edgeage.errors import EdgeageError
-from edgeage.export.refine.graph import INPUTS, Objective, refine_graph
+from edgeage.export.bundle_check import shared_graphs
+from edgeage.export.forms import float_graph
+from edgeage.export.refine.graph import INPUTS, Objective
 from edgeage.export.refine.unroll import REFINED, unroll, unrolled_ranges
 from edgeage.export.tflite.lowering import to_tflite
 from edgeage.export.verify import TfliteFile, cosine
@@ -45,8 +46,11 @@ def npu_files(bundle: Bundle, steps: int | None = None) -> list[NpuFile]:
     told = bundle.manifest.refinement
     if "refine" not in bundle.manifest.engines or "pixel_weight" not in told:
         raise EdgeageError(f"{bundle.path.name} has no refine engine: {told.get('note', 'export again')}")
+    manifest = bundle.manifest
     objective = Objective(told["pixel_weight"], bundle.preconditioner())
-    graph = refine_graph(_float(bundle, "generator"), _float(bundle, "embedder"), objective)
+    graph = float_graph("refine", manifest.engines, shared_graphs(manifest.profile), bundle.read, objective)
+    if graph is None:
+        raise EdgeageError(f"{bundle.path.name} has no float ONNX of its networks; export it again")
     table = RangeTable.from_dict(json.loads(bundle.read("ranges.json"))["tables"]["refine"])
     options = RefinementOptions.from_manifest(told)
     options = options if steps is None else replace(options, steps=steps)
@@ -64,15 +68,6 @@ def npu_files(bundle: Bundle, steps: int | None = None) -> list[NpuFile]:
         NpuFile("refine.int16x8.tflite", "refine", wide, to_tflite(wide, "refine", "int8")),
         NpuFile(f"{several}.int8.tflite", several, narrow, to_tflite(narrow, several, "int8")),
     ]
-
-
-def _float(bundle: Bundle, engine: str) -> onnx.ModelProto:
-    files = [
-        f for f in bundle.manifest.engines[engine].files if (f.format, f.precision) == ("onnx", "float32")
-    ]
-    if not files:
-        raise EdgeageError(f"{bundle.path.name} has no float ONNX of the {engine}; export it again")
-    return onnx.load_from_string(bundle.read(files[0].file))
 
 
 def cosine_to_float(bundle: Bundle, file: NpuFile) -> float:
