@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 from fake_cuda import FakeCuda, members
 
@@ -338,12 +339,22 @@ def make_tensorrt(world: World) -> Any:
 _SESSIONS: dict[int, Any] = {}
 
 
-def session(onnx: bytes) -> Any:
-    if hash(onnx) not in _SESSIONS:
+def session(content: bytes) -> Any:
+    """Without the optimiser that overflows the float16 biases of Q/DQ graphs (ONNX Runtime 1.32)."""
+    if hash(content) not in _SESSIONS:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
-        _SESSIONS[hash(onnx)] = onnxruntime.InferenceSession(
-            onnx, options, providers=["CPUExecutionProvider"]
+        _SESSIONS[hash(content)] = onnxruntime.InferenceSession(
+            content,
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=["WeightBiasQuantization"] if _is_half_and_int8(content) else None,
         )
-    return _SESSIONS[hash(onnx)]
+    return _SESSIONS[hash(content)]
+
+
+def _is_half_and_int8(content: bytes) -> bool:
+    graph = onnx.load_from_string(content).graph
+    half = any(weight.data_type == onnx.TensorProto.FLOAT16 for weight in graph.initializer)
+    return half and any(node.op_type == "QuantizeLinear" for node in graph.node)

@@ -13,14 +13,17 @@ from fake_cuda import CUDA_VERSIONS
 from fake_tensorrt import TENSORRT_VERSIONS, World
 
 from edgeage.errors import EdgeageError
-from edgeage.runtime.bundle import Bundle
+from edgeage.runtime.bundle import Bundle, open_bundle
 from edgeage.runtime.engines import Engine, open_engine
 from edgeage.runtime.engines.tensorrt.choose import open_tensorrt
 from edgeage.runtime.engines.tensorrt.libraries import load_libraries
 from edgeage.runtime.engines.tensorrt.pipeline import DevicePipeline
 from edgeage.runtime.engines.tensorrt.prepare import Workshop
 from edgeage.runtime.engines.tensorrt.runner import TensorrtEngine
+from edgeage.runtime.on_device.golden import check_golden, read_golden
 from edgeage.runtime.session import load
+
+MODEL = Path(__file__).parents[3] / "models" / "edge64.agebundle"
 
 Opener = Callable[[], Workshop]
 
@@ -247,6 +250,24 @@ def test_a_photo_is_aged_through_the_session(
     assert np.array_equal(made.aged["60+"], expected.aged["60+"])
     again: Engine = load(shipped, engine="tensorrt").engine("encoder")
     assert "plan from the cache" in again.description
+
+
+@pytest.mark.parametrize("versions", [("10.3.0", "12.6.0"), ("11.4.0.106", "13.2.0")])
+@pytest.mark.parametrize(
+    ("name", "precision"), [("encoder", "int8"), ("encoder", "float16"), ("generator", "int8")]
+)
+def test_typed_files_meet_the_golden_vectors(
+    monkeypatch: pytest.MonkeyPatch, workshop: Opener, versions: tuple[str, str], name: str, precision: str
+) -> None:
+    """Their numbers are those of ONNX Runtime here, whose float16 stands in for TensorRT's."""
+    bundle = open_bundle(MODEL)
+    if not any("float16" in file.precision for file in bundle.manifest.engines[name].files):
+        pytest.skip("SKIPPED, the shipped bundle has no typed files")
+    World(*versions).install(monkeypatch)
+    engine = open_tensorrt(bundle, name, precision, workshop=workshop())
+    assert "strongly typed" in engine.description
+    checks = check_golden(bundle, name, engine, precision, read_golden(bundle))
+    assert all(check.ok for check in checks), checks
 
 
 def test_a_plan_with_other_ports_is_refused(world: World, shipped: Bundle, workshop: Opener) -> None:
