@@ -1,8 +1,7 @@
-"""TensorRT and the CUDA runtime without either: they record calls, and compute with ONNX Runtime.
+"""TensorRT without it: it records calls, and computes with ONNX Runtime.
 
 A `World` has the names of one recorded version (`data/tensorrt_api`) and no other, so code that uses a name
-which that version lacks fails here as it would there. Device memory is memory of this process: copies really
-copy, a graph replays the addresses that it was captured with, and a copy to freed memory is an error.
+which that version lacks fails here as it would there.
 """
 
 from __future__ import annotations
@@ -13,21 +12,17 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
+from fake_cuda import FakeCuda, members
 
-SURFACES = Path(__file__).parent / "data" / "tensorrt_api"
 INSPECTIONS = Path(__file__).parent / "data" / "tensorrt_inspector"
 TENSORRT_VERSIONS = ("10.3.0", "10.7.0", "10.16.1.11", "11.4.0.106")
-CUDA_VERSIONS = ("12.2.1", "12.6.0", "12.9.10", "13.2.0")
 _OLD_CUDART = ("12.2.1", "12.6.0")  # "cuda.cudart", before cuda.bindings
-
-
-def surface(kind: str, version: str) -> dict[str, Any]:
-    return json.loads((SURFACES / f"{kind}-{version}.json").read_text())  # type: ignore[no-any-return]
 
 
 class World:
@@ -75,147 +70,7 @@ class World:
         return [call[0] for call in self.calls]
 
     def allowed(self, kind: str, name: str) -> frozenset[str]:
-        return _members(kind, getattr(self, f"{kind}_version"), name)
-
-
-_CACHE: dict[tuple[str, str, str], frozenset[str]] = {}
-
-
-def _members(kind: str, version: str, name: str) -> frozenset[str]:
-    key = kind, version, name
-    if key not in _CACHE:
-        found = surface(kind, version)
-        _CACHE[key] = frozenset(found["module"] if name == "" else found["classes"][name])
-    return _CACHE[key]
-
-
-# CUDA --------------------------------------------------------------------------------------------
-
-
-class Code(int):
-    """cudaError_t."""
-
-
-class Stream:
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.capture: list[Any] | None = None
-
-    def __int__(self) -> int:
-        return self.number
-
-
-class FakeCuda:
-    """The functions of the CUDA runtime that are used, each a method with an underscore in front."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._streams: dict[int, Stream] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        world = self.__dict__["_world"]
-        if name.startswith("__") or name not in world.allowed("cuda", ""):
-            raise AttributeError(f"cuda-python {world.cuda_version} has no {name}")
-        if name in ("cudaMemcpyKind", "cudaStreamCaptureMode"):
-            members = sorted(part for part in world.allowed("cuda", name) if part.startswith("cuda"))
-            return enum.IntEnum(name, members)  # type: ignore[misc]
-        if name == "cudaHostAllocDefault":
-            return 0
-        function = getattr(type(self), f"_{name}")
-
-        def call(*arguments: Any) -> tuple[Any, ...]:
-            world.calls.append((name, *arguments))
-            if name in world.fail:
-                world.fail[name] -= 1
-                if world.fail[name] < 0:
-                    if name == "cudaStreamEndCapture":  # which ends it all the same
-                        arguments[0].capture = None
-                    return (Code(2), *[None] * (name in _GIVES))
-            return function(self, *arguments)  # type: ignore[no-any-return]
-
-        return call
-
-    def _cudaGetDeviceCount(self) -> Any:
-        return Code(0), 1
-
-    def _cudaGetDevice(self) -> Any:
-        return Code(0), 0
-
-    def _cudaGetDeviceProperties(self, device: int) -> Any:
-        return Code(0), SimpleNamespace(name=self._world.device.encode(), major=8, minor=7)
-
-    def _cudaDriverGetVersion(self) -> Any:
-        return Code(0), 12060
-
-    def _cudaGetErrorName(self, code: int) -> Any:
-        return Code(0), b"cudaErrorMemoryAllocation" if code == 2 else b"cudaErrorInvalidValue"
-
-    def _cudaGetErrorString(self, code: int) -> Any:
-        return Code(0), b"out of memory" if code == 2 else b"invalid argument"
-
-    def _cudaGetLastError(self) -> Any:
-        return (Code(0),)
-
-    def _cudaMalloc(self, size: int) -> Any:
-        return Code(0), self._allocate(size)
-
-    def _cudaHostAlloc(self, size: int, flags: int) -> Any:
-        return Code(0), self._allocate(size)
-
-    def _allocate(self, size: int) -> int:
-        block = (ctypes.c_uint8 * size)()
-        address = ctypes.addressof(block)
-        self._world.memory[address] = block
-        return address
-
-    def _cudaFree(self, address: int) -> Any:
-        del self._world.memory[address]
-        return (Code(0),)
-
-    _cudaFreeHost = _cudaFree
-
-    def _cudaStreamCreate(self) -> Any:
-        stream = Stream(len(self._streams) + 1)
-        self._streams[int(stream)] = stream
-        return Code(0), stream
-
-    def _cudaStreamDestroy(self, stream: Stream) -> Any:
-        del self._streams[int(stream)]
-        return (Code(0),)
-
-    def _cudaStreamSynchronize(self, stream: Any) -> Any:
-        return (Code(0),)
-
-    def _cudaMemcpyAsync(self, target: int, source: int, size: int, kind: Any, stream: Stream) -> Any:
-        memory = self._world.memory
-        if target not in memory or source not in memory or len(memory[target]) < size:
-            return (Code(1),)
-        ctypes.memmove(target, source, size)
-        return (Code(0),)
-
-    def _cudaStreamBeginCapture(self, stream: Stream, mode: Any) -> Any:
-        stream.capture = []
-        return (Code(0),)
-
-    def _cudaStreamEndCapture(self, stream: Stream) -> Any:
-        graph, stream.capture = stream.capture, None
-        return Code(0), graph
-
-    def _cudaGraphInstantiate(self, graph: list[Any], flags: int) -> Any:
-        return Code(0), list(graph)
-
-    def _cudaGraphLaunch(self, graph: list[Any], stream: Stream) -> Any:
-        for run in graph:
-            run()
-        return (Code(0),)
-
-    def _cudaGraphDestroy(self, graph: Any) -> Any:
-        return (Code(0),)
-
-    _cudaGraphExecDestroy = _cudaGraphDestroy
-
-
-_GIVES = ("cudaMalloc", "cudaHostAlloc", "cudaStreamCreate", "cudaStreamEndCapture", "cudaGraphInstantiate")
+        return members(kind, getattr(self, f"{kind}_version"), name)
 
 
 # TensorRT ----------------------------------------------------------------------------------------
@@ -484,12 +339,22 @@ def make_tensorrt(world: World) -> Any:
 _SESSIONS: dict[int, Any] = {}
 
 
-def session(onnx: bytes) -> Any:
-    if hash(onnx) not in _SESSIONS:
+def session(content: bytes) -> Any:
+    """Without the optimiser that overflows the float16 biases of Q/DQ graphs (ONNX Runtime 1.32)."""
+    if hash(content) not in _SESSIONS:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
-        _SESSIONS[hash(onnx)] = onnxruntime.InferenceSession(
-            onnx, options, providers=["CPUExecutionProvider"]
+        _SESSIONS[hash(content)] = onnxruntime.InferenceSession(
+            content,
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=["WeightBiasQuantization"] if _is_half_and_int8(content) else None,
         )
-    return _SESSIONS[hash(onnx)]
+    return _SESSIONS[hash(content)]
+
+
+def _is_half_and_int8(content: bytes) -> bool:
+    graph = onnx.load_from_string(content).graph
+    half = any(weight.data_type == onnx.TensorProto.FLOAT16 for weight in graph.initializer)
+    return half and any(node.op_type == "QuantizeLinear" for node in graph.node)

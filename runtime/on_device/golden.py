@@ -4,7 +4,8 @@ INT8 engines are held by output codes against the codes that the export stored (
 float engines by SQNR against the float network's outputs, and the refine engine by the direction of its
 gradient: one mask that flips changes many codes of it. Tolerances are of two right implementations: other
 kernels round a value between two codes to either side, and steep last layers amplify that. On x86 ONNX
-Runtime, node by node in float, is 0 to 6 codes and 0.97 in cosine away.
+Runtime is 0 to 6 codes and 0.97 in cosine away; with strongly typed float16 between INT8, 1 to 6 codes (means
+0.20, 0.45, 0.58 for encoder, embedder, generator) and 0.93.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Arrays = dict[str, NDArray[Any]]
 
 # Output codes apart from the golden ones (LSB): largest and mean.
 MAX_CODES = {
-    "encoder": (2, 0.3),
+    "encoder": (2, 0.4),
     "embedder": (10, 0.8),
     "generator": (14, 0.8),
     "generator_all": (14, 0.8),

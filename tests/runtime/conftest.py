@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
 
+SHIPPED = Path(__file__).parents[2] / "models" / "edge64.agebundle"
 SAMPLE = Path(__file__).parents[2] / "docs" / "samples" / "astronaut.jpg"
 
 
@@ -39,6 +41,23 @@ def bundle_path(built_bundle: Path, tmp_path: Path) -> Path:
     copy = tmp_path / "tiny.agebundle"
     shutil.copytree(built_bundle, copy)
     return copy
+
+
+@pytest.fixture(scope="session")
+def loose_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped bundle without the strongly typed float16 files, as bundles were before those existed."""
+    folder = tmp_path_factory.mktemp("bundles") / "edge64.agebundle"
+    manifest = json.loads((SHIPPED / "manifest.json").read_text())
+    typed = set()
+    for engine in manifest["engines"].values():
+        typed |= {file["file"] for file in engine["files"] if "float16" in file["precision"]}
+        engine["files"] = [file for file in engine["files"] if file["file"] not in typed]
+    manifest["files"] = {name: digest for name, digest in manifest["files"].items() if name not in typed}
+    for name in manifest["files"]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(SHIPPED / name, folder / name)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
 
 
 @pytest.fixture(scope="session")

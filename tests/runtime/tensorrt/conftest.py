@@ -12,12 +12,10 @@ from edgeage.runtime.bundle import Bundle, open_bundle
 from edgeage.runtime.engines.tensorrt.cache import PlanCache
 from edgeage.runtime.engines.tensorrt.prepare import Workshop
 
-MODEL = Path(__file__).parents[3] / "models" / "edge64.agebundle"
-
 
 @pytest.fixture(scope="session")
-def shipped() -> Bundle:
-    return open_bundle(MODEL)
+def shipped(loose_bundle: Path) -> Bundle:
+    return open_bundle(loose_bundle)
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from fake_tensorrt import CUDA_VERSIONS, TENSORRT_VERSIONS, surface
+from fake_cuda import CUDA_VERSIONS, surface
+from fake_tensorrt import TENSORRT_VERSIONS
 
 ROOT = Path(__file__).resolve().parents[3]
 CODE = ROOT / "runtime" / "engines" / "tensorrt"
