@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timezone
 from itertools import product
 from pathlib import Path
@@ -126,6 +127,8 @@ subjects); 2 bad input, 3 a requirement is not met, 130 interrupted.""",
     type=click.Path(path_type=Path),
     help="Folder for the file of results, which is named by bundle and time.",
 )
+@click.option("--roofline", is_flag=True, help="Also measure this machine's peaks and bandwidth, about 3 s.")
+@click.option("--html", "as_html", is_flag=True, help="Write an .html page beside it; needs edgeage[bench].")
 @click.option("--csv", "as_csv", is_flag=True, help="Write a .csv beside it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the file of results instead of a table.")
 def run(
@@ -147,6 +150,8 @@ def run(
     max_p90: float | None,
     min_quality: tuple[str, ...],
     out: Path,
+    roofline: bool,
+    as_html: bool,
     as_csv: bool,
     as_json: bool,
 ) -> None:
@@ -161,6 +166,7 @@ def run(
     from edgeage.runtime.bench.load import Plan
     from edgeage.runtime.bench.requirements import Requirements, parse_quality
     from edgeage.runtime.bench.results import write_results
+    from edgeage.runtime.bench.roofline import roofline as measure_roofline
     from edgeage.runtime.bench.run import prepare_all, run_bench
     from edgeage.runtime.bench.spreadsheet import write_csv
     from edgeage.runtime.bench.verdict import EXIT_CODES, EXIT_INTERRUPTED, EXIT_REQUIREMENT, worst
@@ -182,10 +188,18 @@ def run(
         ready, not_run = prepare_all(opened, specs, photo, lacking_ok=not subjects)
     with _progress() as progress:
         done = run_bench(opened, ready, plan, interleave=interleave, not_run=not_run, progress=progress)
+    if roofline:
+        with without_native_info():
+            found = measure_roofline(opened, done.results)
+        done = replace(done, environment={**done.environment, "roofline": found})
     stem = f"{opened.manifest.name}-{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}"
     write_results(out / f"{stem}.json", done)
     if as_csv:
         write_csv(out / f"{stem}.csv", done)
+    if as_html:
+        from edgeage.runtime.bench.report import write_page
+
+        write_page(out / f"{stem}.html", {f"{stem}.json": done})
     whole = [result.verdict for result in done.results if result.part_of is None]
     word = worst(whole)
     if as_json:
@@ -195,7 +209,9 @@ def run(
 
         show_run(done)
         click.echo(f"verdict: {word}")
-        click.echo(f"results: {out / stem}.json{' and .csv' if as_csv else ''}")
+        click.echo(
+            f"results: {out / stem}.json{' and .csv' if as_csv else ''}{' and .html' if as_html else ''}"
+        )
     missed = required.missed(done, opened.manifest.quality)
     for line in missed:
         click.echo(f"requirement not met: {line}", err=True)

@@ -1,4 +1,4 @@
-"""What a refinement step costs and what it buys: latency and energy as a + b K beside the judge's score per K.
+"""What a refinement step costs and buys: latency and energy as a + b K beside the judge's score per K.
 
 K = 0 lies on no line: without steps there is no target to embed and no last latent to look at. So lines are
 fitted to K >= 1, and K = 0 is told as it was measured.

@@ -1,10 +1,10 @@
 """How near an engine comes to what this machine can do (Williams, Waterman, Patterson, Roofline, CACM 2009).
 
 The roof is measured, not looked up: the best rate that LiteRT's own kernels reach on one large convolution,
-INT8 and float32, and the bandwidth of copying as many bytes as the engine touches, so that an engine that fits
-a cache is held against that cache. An engine's bound is the sum over its operators of the longer of two times:
-of its multiplications at that rate, and of its bytes at that bandwidth. Kernels that fuse operators move fewer
-bytes: a distance below 1 is possible and means that.
+INT8 and float32, and the bandwidth of copying as many bytes as the engine touches, so that an engine that
+fits a cache is held against that cache. An engine's bound is the sum over its operators of the longer of two
+times: of its multiplications at that rate, and of its bytes at that bandwidth. Kernels that fuse operators
+move fewer bytes: a distance below 1 is possible and means that.
 """
 
 from __future__ import annotations

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from datetime import datetime, timezone
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeage import __version__
 from edgeage.errors import EdgeageError
+from edgeage.runtime.bench.environment import snapshot
 from edgeage.runtime.bench.load import Goal, Plan, Series, Tick, at_once, in_turn, on_schedule
+from edgeage.runtime.bench.observe import Observer, Power
 from edgeage.runtime.bench.placement import Placement
 from edgeage.runtime.bench.results import Load, Result, Run
 from edgeage.runtime.bench.statistics import PERCENTILES, Warmup, find_warmup, percentiles
@@ -71,15 +75,24 @@ def run_bench(
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     origin, results, complete = time.perf_counter_ns(), list[Result](), True
     groups = [list(subjects)] if interleave else [[subject] for subject in subjects]
+    before, during, power = snapshot(), dict[str, Any](), Power()
     for number, group in enumerate(groups):
+        observer = Observer(power)
         label = group[0].subject.label if len(group) == 1 else f"{len(group)} subjects in turn"
         measured = measure_interleaved(
-            group, plan, group=str(number), origin=origin, tick=progress(label) if progress else None
+            group,
+            plan,
+            group=str(number),
+            origin=origin,
+            tick=progress(label) if progress else None,
+            observer=observer,
         )
         results += measured.results
+        during[label] = observer.machine()
         if not measured.complete:
             complete = False
             break
+    power.close()
     return Run(
         bundle=bundle.manifest.name,
         bundle_sha256=bundle.sha256,
@@ -88,6 +101,7 @@ def run_bench(
         complete=complete,
         results=tuple(results),
         not_run=dict(not_run or {}),
+        environment={"before": before, "during": during, "after": snapshot()},
         refinement=dict(bundle.manifest.refinement),
     )
 
@@ -99,11 +113,13 @@ def measure_interleaved(
     group: str = "0",
     origin: int | None = None,
     tick: Tick | None = None,
+    observer: Observer | None = None,
 ) -> Measured:
     """Measure subjects in turn, round by round; sample i of each result belongs to round i.
 
     `origin`: reading of `time.perf_counter_ns` from which starts are counted; now unless given. One subject
-    alone may also be measured on a schedule or by several workers.
+    alone may also be measured on a schedule or by several workers. `observer`: tells of throttling, energy
+    and memory; none are told unless given.
 
     Raises EdgeageError if several subjects are to share a schedule or workers.
     """
@@ -115,27 +131,33 @@ def measure_interleaved(
     series = [Series(by_parts=subject.cold) for subject in subjects]
     warms_up = not all(subject.cold for subject in subjects)
     goal = Goal(plan, subjects=len(subjects), warms_up=warms_up, tick=tick)
-    begin, interrupted = time.perf_counter_ns(), False
-    try:
-        if plan.rate_hz and plan.concurrency == 1:
-            on_schedule(subjects[0].work, series[0], goal, plan.rate_hz)
-        elif plan.concurrency > 1:
-            workers = [subjects[0], *(subjects[0].again() for _ in range(plan.concurrency - 1))]
-            begin = time.perf_counter_ns()
-            at_once([worker.work for worker in workers], series[0], goal, plan.rate_hz)
-        else:
-            in_turn([subject.work for subject in subjects], series, goal)
-    except KeyboardInterrupt:
-        interrupted = True
+    interrupted = False
+    workers = [subjects[0], *(subjects[0].again() for _ in range(plan.concurrency - 1))]
+    with observer or nullcontext():
+        begin = time.perf_counter_ns()
+        try:
+            if plan.rate_hz and plan.concurrency == 1:
+                on_schedule(subjects[0].work, series[0], goal, plan.rate_hz)
+            elif plan.concurrency > 1:
+                at_once([worker.work for worker in workers], series[0], goal, plan.rate_hz)
+            else:
+                in_turn([subject.work for subject in subjects], series, goal)
+        except KeyboardInterrupt:
+            interrupted = True
+    throttled = observer.throttled() if observer else []
     for one in series:
         one.shift(begin - (begin if origin is None else origin))
     warmups = [_warmup(subject, one) for subject, one in zip(subjects, series, strict=True)]
     count = max(warmup.count for warmup in warmups)  # of all: rounds stay rounds
     results = chain.from_iterable(
-        _results(subject, one, Warmup(count, warmup.settled), plan, placement, group, interrupted)
+        _results(subject, one, Warmup(count, warmup.settled), plan, placement, group, interrupted, throttled)
         for subject, one, warmup, placement in zip(subjects, series, warmups, placements, strict=True)
     )
-    return Measured(list(results), not interrupted)
+    if observer is None:
+        return Measured(list(results), not interrupted)
+    energy, memory = observer.energy(len(series[0]), len(subjects)), observer.memory()
+    told = [r if r.part_of else replace(r, energy=energy, memory=memory) for r in results]
+    return Measured(told, not interrupted)
 
 
 def _warmup(subject: Prepared, series: Series) -> Warmup:
@@ -150,6 +172,7 @@ def _results(
     placement: Placement | None,
     group: str,
     interrupted: bool,
+    throttled: Sequence[str],
 ) -> list[Result]:
     """The result of a subject, and one for each of its parts."""
     whole = subject.subject
@@ -172,7 +195,14 @@ def _results(
                 starts_ns=tuple(series.starts),
                 warmup=warmup.count,
                 percentiles=percentiles(samples[warmup.count :], qs),
-                verdict=judge(samples, warmup, plan.percentile, placement=own, interrupted=interrupted),
+                verdict=judge(
+                    samples,
+                    warmup,
+                    plan.percentile,
+                    placement=own,
+                    throttled=throttled,
+                    interrupted=interrupted,
+                ),
                 group=group,
                 part_of=whole.name if part else None,
                 minutes_ns=_minutes(series, samples) if plan.sustain_seconds else (),
