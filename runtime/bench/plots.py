@@ -52,7 +52,7 @@ def tail(result: Result) -> str:
 
 
 def over_time(result: Result) -> str:
-    """Every sample against its start: strokes from the lowest to the highest of a column, a line of medians."""
+    """Every sample against its start; of very many, strokes from lowest to highest and a line of medians."""
     times = np.asarray(result.samples_ns, np.float64) / 1e6
     starts = np.asarray(result.starts_ns, np.float64) / 1e9
     starts -= starts[0]
@@ -63,6 +63,11 @@ def over_time(result: Result) -> str:
         Axis(0, float(starts[-1]) or 1.0, "seconds since the first run"),
         Axis(low * 0.9 if log else 0.0, high * 1.05, f"milliseconds{', logarithmic' * log}", log=log),
     )
+    if 0 < result.warmup < len(starts):
+        plot.band(0, float(starts[result.warmup]), f"{result.warmup} runs of warm-up")
+    if times.size <= 3 * _COLUMNS:
+        plot.specks(list(zip(starts.tolist(), times.tolist(), strict=True)))
+        return plot.svg()
     columns = np.minimum((starts / max(float(starts[-1]), 1e-9) * _COLUMNS).astype(int), _COLUMNS - 1)
     strokes, medians = [], []
     for column in np.unique(columns).tolist():
@@ -70,8 +75,6 @@ def over_time(result: Result) -> str:
         x, part = float(starts[inside].mean()), times[inside]
         strokes.append((x, float(part.min()), float(part.max())))
         medians.append((x, float(np.median(part))))
-    if 0 < result.warmup < len(starts):
-        plot.band(0, float(starts[result.warmup]), f"{result.warmup} runs of warm-up")
     plot.spans(strokes)
     plot.line(medians, "b")
     return plot.svg()

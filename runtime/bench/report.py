@@ -153,8 +153,15 @@ def _told(run: Run) -> dict[str, Any]:
             }
             for label, told in environment.get("during", {}).items()
         ],
+        "no_energy": _no_energy(results),
         "facts": _facts(environment.get("before", {}), environment.get("after", {})),
     }
+
+
+def _no_energy(results: Sequence[Result]) -> str | None:
+    """Why no result has an energy, if that is one reason: it is then told once."""
+    reasons = {(result.energy or {}).get("not available") for result in results}
+    return reasons.pop() if len(reasons) == 1 else None
 
 
 def _result(run: Run, result: Result) -> dict[str, Any]:

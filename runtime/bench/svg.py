@@ -100,6 +100,11 @@ class Plot:
                 f"{escape(label)}</text>"
             )
 
+    def specks(self, points: Sequence[Point]) -> None:
+        """Small dots, for so few values that each is seen."""
+        for x, y in map(self._at, points):
+            self._marks.append(f'<circle class="speck" cx="{x:.1f}" cy="{y:.1f}" r="1.8"/>')
+
     def across(self, y: float, low: float, high: float, label: str, kind: str = "b") -> None:
         """A horizontal interval with a dot's worth of text."""
         x0, height = self._at((low, y))
