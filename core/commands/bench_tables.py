@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ NOT_ESTIMABLE = "not estimable"
 
 def show_run(run: Run) -> None:
     """The table of a run, then what a reader must know of its subjects."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -21,20 +23,20 @@ def show_run(run: Run) -> None:
     state = "" if run.complete else ", INTERRUPTED"
     common = common_settings([result.subject for result in run.results])
     title = ", ".join([run.bundle, f"edgeage {run.edgeage_version}", *common])
-    table = Table(title=f"{title}{state}", title_justify="left")
-    table.add_column("subject")
-    for title in ("p50 ms", "p90 ms", "p99 ms", "max ms", "runs"):
-        table.add_column(title, justify="right")
+    table = Table(title=f"{title}{state}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("milliseconds")
+    for heading in ("p50", "p90", "p99", "max", "runs"):
+        table.add_column(heading, justify="right")
     table.add_column("verdict")
     for result in run.results:
         own = [text for text in settings(result.subject) if text not in common]
-        name = f"  {result.subject.name}" if result.part_of else " ".join([result.subject.name, *own])
+        name = f"  {result.subject.name.split('.')[-1]}" if result.part_of else result.subject.name
         steady = result.steady_ns
         word = result.verdict.word
         table.add_row(
-            Text(name, style="dim" if result.part_of else ""),
+            Text(name if result.part_of else " ".join([name, *own]), style="dim" if result.part_of else ""),
             *(Text(show_percentile(result.percentile(q))) for q in (50.0, 90.0, 99.0)),
-            f"{steady.max() / 1e6:.3f}" if steady.size else "",
+            milliseconds(float(steady.max())) if steady.size else "",
             f"{steady.size} + {result.warmup}",
             Text(word, style=COLOURS.get(word, "red")),
         )
@@ -45,12 +47,16 @@ def show_run(run: Run) -> None:
 
 
 def show_percentile(found: Percentile | None) -> str:
-    """ "0.143 (0.142 to 0.145)" in milliseconds."""
+    """The value, and its interval on a second line."""
     if found is None or found.value is None or found.low is None or found.high is None:
         return NOT_ESTIMABLE
-    value, low, high = (number / 1e6 for number in (found.value, found.low, found.high))
-    digits = 3 if value < 100 else 1
-    return f"{value:.{digits}f}\n{low:.{digits}f}–{high:.{digits}f}"
+    return f"{milliseconds(found.value)}\n{milliseconds(found.low)}–{milliseconds(found.high)}"
+
+
+def milliseconds(nanoseconds: float) -> str:
+    """Three digits that matter: 0.106, 16.4, 171."""
+    value = nanoseconds / 1e6
+    return f"{value:.{min(max(2 - math.floor(math.log10(max(value, 1e-9))), 0), 6)}f}"
 
 
 def settings(subject: Subject) -> list[str]:
