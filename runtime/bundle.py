@@ -44,7 +44,6 @@ class Bundle:
         try:
             text = storage.read("manifest.json")
             value = json.loads(text)
-            self.sha256 = hashlib.sha256(text).hexdigest()
         except KeyError:
             raise EdgeageError(f"{path} is not an edgeage bundle: it has no manifest.json") from None
         except ValueError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import re
 import sys
@@ -86,7 +86,7 @@ subjects); 2 bad input, 3 a requirement is not met, 130 interrupted.""",
     "--engine",
     "engines",
     multiple=True,
-    help="litert, tflite-runtime, onnxruntime, ..., or all that are installed; may be repeated. [litert]",
+    help="litert, tflite-runtime, onnxruntime, tensorrt, or all that are installed. Repeatable.  [litert]",
 )
 @click.option(
     "--precision", "precisions", multiple=True, default=("int8",), help="int8 or float32. Repeatable."
@@ -235,6 +235,7 @@ def choose_specs(
 
     if "all" in engines:
         engines = [engine for engine in PACKAGES if problem(engine) is None]
+        engines += ["tensorrt"] if importlib.util.find_spec("tensorrt") else []
     for engine in engines:
         if engine in PACKAGES:
             require(engine)

@@ -57,7 +57,7 @@ def measure(request: dict[str, Any]) -> dict[str, int]:
     from edgeage.runtime.engines.packages import PACKAGES
     from edgeage.runtime.session import Session
 
-    module = PACKAGES[engine][1]
+    module = PACKAGES[engine][1] if engine in PACKAGES else engine
     importlib.import_module(f"{module}.interpreter" if ENGINE_FORMATS[engine] == "tflite" else module)
     marks.append(time.perf_counter_ns())
 

@@ -20,6 +20,7 @@ from edgeage.runtime.engines.ports import to_file
 
 if TYPE_CHECKING:
     from edgeage.runtime.bundle import Bundle
+    from edgeage.runtime.engines.tensorrt.coverage import Coverage
     from edgeage.runtime.manifest import EngineFile
 
 _TOP = 10
@@ -96,7 +97,12 @@ def place(
         return place_tflite(content, engine, precision, str(file.signature))
     if engine == "onnxruntime":
         return _place_onnx(content, file, {**to_file(feeds, entry.inputs, file)}, threads)
-    return Placement(engine, None, None, profile_note=f"not available: nothing is known about {engine} here")
+    from edgeage.runtime.engines.tensorrt.choose import open_tensorrt
+    from edgeage.runtime.engines.tensorrt.coverage import plan_coverage
+    from edgeage.runtime.engines.tensorrt.libraries import load_libraries
+
+    plan = open_tensorrt(bundle, name, precision).runner.prepared
+    return placement_of_coverage(plan_coverage(load_libraries().trt, plan))
 
 
 def place_tflite(content: bytes, engine: str, precision: str, signature: str) -> Placement:
@@ -132,6 +138,17 @@ def _place_onnx(content: bytes, file: EngineFile, inputs: dict[str, Any], thread
             session.run(None, inputs)
         events = read_json(Path(session.end_profiling()), "profile of ONNX Runtime")
     return placement_of_events(events, target, file.precision)
+
+
+def placement_of_coverage(coverage: Coverage) -> Placement:
+    """A placement from what TensorRT's engine inspector tells: all layers of a plan run on the GPU."""
+    return Placement(
+        target="TensorRT",
+        nodes=coverage.layers,
+        delegated=coverage.layers,
+        profile_note="not available: a CUDA graph is one launch; trtexec --dumpProfile tells its layers",
+        notes=(f"{coverage.int8_matrix_layers} of {coverage.matrix_layers} matrix layers compute in INT8",),
+    )
 
 
 def placement_of_events(events: list[dict[str, Any]], target: str, precision: str) -> Placement:

@@ -7,7 +7,6 @@ stage by stage; "cold", the same in a fresh process up to the first photo; or "c
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +21,8 @@ from edgeage.runtime.bench.load import Work
 from edgeage.runtime.bench.placement import Placement, place
 from edgeage.runtime.bench.results import Subject
 from edgeage.runtime.engines import Engine, Feeds, check_engine_name, check_precision, open_engine
-from edgeage.runtime.engines.packages import require
+from edgeage.runtime.engines.packages import PACKAGES, require
+from edgeage.runtime.on_device.golden import golden_feeds, read_golden
 from edgeage.runtime.photo.read import Source
 from edgeage.runtime.refinement import RefinementOptions
 from edgeage.runtime.session import Session
@@ -112,8 +112,9 @@ def prepare(bundle: Bundle, spec: Spec, photo: Source | None = None) -> Prepared
     if spec.name not in known_names(bundle):
         known = ", ".join(known_names(bundle)[: len(bundle.manifest.engines) + 3])
         raise EdgeageError(f"no subject {spec.name!r}; {bundle.manifest.name} has {known} and cold.ENGINE")
-    check_engine_name(spec.engine), check_precision(spec.precision)
-    require(spec.engine)
+    check_precision(spec.precision, check_engine_name(spec.engine))
+    if spec.engine in PACKAGES:  # TensorRT says itself what it lacks when it opens
+        require(spec.engine)
     if spec.cold:
         ready = _cold(bundle, spec)
     elif spec.name in (REFINEMENT, PIPELINE):
@@ -127,17 +128,10 @@ def prepare(bundle: Bundle, spec: Spec, photo: Source | None = None) -> Prepared
 
 def feeds_of(bundle: Bundle, name: str, engine: Engine) -> Feeds:
     """The bundle's golden inputs of an engine; random ones in [-1, 1] where it has none."""
-    rng = np.random.default_rng(0)
-    golden: dict[str, NDArray[np.float32]] = {}
     if "golden.npz" in bundle.manifest.files:
-        with np.load(io.BytesIO(bundle.read("golden.npz"))) as held:
-            golden = {key: held[key] for key in held.files if key.startswith(f"{name}/in/")}
-    return {
-        port.name: golden.get(
-            f"{name}/in/{port.name}", rng.uniform(-1, 1, port.shape).astype(np.float32)
-        ).reshape(port.shape)
-        for port in engine.inputs
-    }
+        return golden_feeds(name, bundle.manifest.engines[name], read_golden(bundle))
+    rng = np.random.default_rng(0)
+    return {port.name: rng.uniform(-1, 1, port.shape).astype(np.float32) for port in engine.inputs}
 
 
 def own_photo(session: Session) -> NDArray[np.uint8]:
