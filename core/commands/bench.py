@@ -77,7 +77,7 @@ Other commands:
   edgeage bench report DIR    one table over many files of results
 
 \b
-Exit code: 0 VALID, 10 NOISY, 11 DRIFTING, 12 THROTTLED, 13 TOO SHORT, 14 FELL BACK (the worst of all
+Exit code: 0 VALID, 10 NOISY, 11 TOO SHORT, 12 DRIFTING, 13 THROTTLED, 14 FELL BACK (the worst of all
 subjects); 2 bad input, 3 a requirement is not met, 130 interrupted.""",
 )
 @click.argument("bundle", type=click.Path(path_type=Path))

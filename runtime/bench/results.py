@@ -35,7 +35,7 @@ SCHEMA = 1
 SHAPES = ("closed", "rate", "sustain")
 VALID = "VALID"
 # From the one that says most about all others to the one that says least.
-VERDICTS = ("FELL BACK", "TOO SHORT", "THROTTLED", "DRIFTING", "NOISY", VALID)
+VERDICTS = ("FELL BACK", "THROTTLED", "DRIFTING", "TOO SHORT", "NOISY", VALID)
 
 
 @dataclass(frozen=True)

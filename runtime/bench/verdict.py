@@ -1,14 +1,15 @@
 """One word on whether a result can be relied on, and why: the rules, each with its number.
 
 FELL BACK   a node of the engine runs elsewhere than on its target (XNNPACK, TensorRT, the provider)
-TOO SHORT   the asked percentile is not bounded by the samples, the series never settled, or it was cut off
 THROTTLED   the machine said during the measurement that it was slowing itself down
 DRIFTING    the median of the last third is more than 5 % from that of the first, by its whole interval
+TOO SHORT   the asked percentile is not bounded by the samples, the series never settled, or it was cut off
 NOISY       the median's interval is wider than 5 % to a side; or p99 is more than 3 times the median; or
             runs of more than 5 times the median hold more than 5 % of the time
 VALID       none of these
 
-The first that applies is the verdict; the reasons of all that apply are told.
+The first that applies is the verdict; the reasons of all that apply are told. A slope makes every sample
+resemble its neighbours, so DRIFTING stands before TOO SHORT: measuring longer would not help.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ STALL = 5.0
 STALLED = 0.05
 
 # 1 is a crash and 2 bad input, as everywhere in edgeage; the larger, the less the result says.
-EXIT_CODES = {VALID: 0, "NOISY": 10, "DRIFTING": 11, "THROTTLED": 12, "TOO SHORT": 13, "FELL BACK": 14}
+EXIT_CODES = {VALID: 0, "NOISY": 10, "TOO SHORT": 11, "DRIFTING": 12, "THROTTLED": 13, "FELL BACK": 14}
 EXIT_REQUIREMENT = 3
 EXIT_INTERRUPTED = 130
 
@@ -50,9 +51,9 @@ def judge(
     steady = samples[warmup.count :]
     found = {
         "FELL BACK": _fell_back(placement),
-        "TOO SHORT": _too_short(steady, warmup, asked, interrupted),
         "THROTTLED": list(throttled),
         "DRIFTING": _drifting(steady),
+        "TOO SHORT": _too_short(steady, warmup, asked, interrupted),
         "NOISY": _noisy(steady),
     }
     word = next((word for word in VERDICTS if found.get(word)), VALID)
