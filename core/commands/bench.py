@@ -33,7 +33,7 @@ class BenchGroup(click.Group):
     """`edgeage bench BUNDLE ...` measures; `edgeage bench compare` and `report` are commands of their own."""
 
     def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
-        if arguments and arguments[0] not in (*OTHERS, "run"):
+        if not arguments or arguments[0] not in (*OTHERS, "run"):
             arguments = ["run", *arguments]
         return super().parse_args(context, arguments)
 

@@ -24,7 +24,7 @@ Work = Callable[[], "dict[str, int] | None"]  # one run; nanoseconds of its part
 Clock = Callable[[], int]
 Tick = Callable[[int, float], None]  # runs so far of each subject, share of what is asked for
 
-_FIRST_CHECK = 64
+_FIRST_CHECK = 32  # less show no warm-up
 _CHECK_AGAIN = 1.25  # the next check is after so many times the runs
 _SPIN_NS = 500_000  # a sleep ends up to this late, so the last part of a wait is spun
 

@@ -127,7 +127,7 @@ def test_measuring_goes_on_until_the_percentile_is_bounded() -> None:
     def enough(count: int) -> bool:
         return Goal(Plan(percentile=99.0, min_seconds=0.1)).met([filled(count)], 10**9)
 
-    assert [enough(count) for count in (64, 300, 360)] == [False] * 3
+    assert [enough(count) for count in (32, 300, 360)] == [False] * 3
     assert enough(500)
 
 
@@ -136,8 +136,8 @@ def test_short_times_are_not_enough_and_long_ones_end_it() -> None:
     assert not Goal(plan).met([filled(1000)], round(1.9e9))
     assert Goal(plan).met([filled(1000)], round(2.1e9))
     assert not Goal(plan, subjects=2).met([filled(1000), filled(1000)], round(2.1e9))
-    assert not Goal(plan).met([filled(40)], round(4.9e9))
-    assert Goal(plan).met([filled(40)], round(5.1e9))
+    assert not Goal(plan).met([filled(36)], round(4.9e9))
+    assert Goal(plan).met([filled(36)], round(5.1e9))
 
 
 def test_a_number_of_runs_is_of_those_after_the_warm_up() -> None:
