@@ -79,14 +79,18 @@ def run_bench(
     for number, group in enumerate(groups):
         observer = Observer(power)
         label = group[0].subject.label if len(group) == 1 else f"{len(group)} subjects in turn"
-        measured = measure_interleaved(
-            group,
-            plan,
-            group=str(number),
-            origin=origin,
-            tick=progress(label) if progress else None,
-            observer=observer,
-        )
+        try:
+            measured = measure_interleaved(
+                group,
+                plan,
+                group=str(number),
+                origin=origin,
+                tick=progress(label) if progress else None,
+                observer=observer,
+            )
+        except KeyboardInterrupt:  # while it was made ready
+            complete = False
+            break
         results += measured.results
         during[label] = observer.machine()
         if not measured.complete:

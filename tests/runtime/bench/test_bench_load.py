@@ -136,8 +136,8 @@ def test_short_times_are_not_enough_and_long_ones_end_it() -> None:
     assert not Goal(plan).met([filled(1000)], round(1.9e9))
     assert Goal(plan).met([filled(1000)], round(2.1e9))
     assert not Goal(plan, subjects=2).met([filled(1000), filled(1000)], round(2.1e9))
-    assert not Goal(plan).met([filled(36)], round(4.9e9))
-    assert Goal(plan).met([filled(36)], round(5.1e9))
+    assert not Goal(plan).met([filled(35)], round(4.9e9))
+    assert Goal(plan).met([filled(35)], round(5.1e9))
 
 
 def test_a_number_of_runs_is_of_those_after_the_warm_up() -> None:
