@@ -24,7 +24,7 @@ def show_run(run: Run) -> None:
     common = common_settings([result.subject for result in run.results])
     title = ", ".join([run.bundle, f"edgeage {run.edgeage_version}", *common])
     table = Table(title=f"{title}{state}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("milliseconds")
+    table.add_column("ms")
     for heading in ("p50", "p90", "p99", "max", "runs"):
         table.add_column(heading, justify="right")
     table.add_column("verdict")
@@ -83,7 +83,8 @@ def notes(run: Run) -> list[str]:
 
 
 def _about(result: Result) -> list[str]:
-    lines = [f"{result.verdict.word}: {reason}" for reason in result.verdict.reasons]
+    verdict = result.verdict
+    lines = [f"{verdict.word}: {'; '.join(verdict.reasons)}"] if verdict.reasons else []
     if result.placement:
         lines += [result.placement["summary"], *result.placement["notes"]]
     if result.load.rate_hz:

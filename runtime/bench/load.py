@@ -127,7 +127,8 @@ class Goal:
         plan, seconds, count = self._plan, elapsed_ns / 1e9, min(map(len, series))
         if self._tick and seconds >= self._next_tick:
             self._next_tick = seconds + 0.25
-            self._tick(count, min(seconds / (plan.sustain_seconds or self._least), 1.0))
+            done = count / plan.runs if plan.runs else seconds / (plan.sustain_seconds or self._least)
+            self._tick(count, min(done, 1.0))
         if plan.sustain_seconds is not None:
             return seconds >= plan.sustain_seconds
         if seconds >= self._most:

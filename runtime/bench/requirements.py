@@ -15,7 +15,8 @@ Quality = Mapping[str, Mapping[str, float]]  # {engine: {metric: number}}, as th
 class Requirements:
     """
     Attributes:
-        delegated: every node of every engine that was measured runs on its target, and the runtime says so.
+        delegated: every node of every engine that was measured by itself runs on its target, the runtime says
+            so, and there is such an engine.
         max_p90_ms: the upper end of p90's interval is at most this, for every subject.
         min_quality: (name, least number): the name is a metric of the manifest's quality ("psnr_db"), which
             every measured engine that has it must reach, or one engine's ("generator.psnr_db").
@@ -29,6 +30,8 @@ class Requirements:
         """One line for each requirement that is not met, or not shown to be."""
         whole = [result for result in run.results if result.part_of is None]
         missed = [line for result in whole for line in self._missed_by(result)]
+        if self.delegated and not any(result.placement for result in whole):
+            missed.append("no engine was measured by itself, so none is shown to be delegated; name engines")
         for name, least in self.min_quality:
             missed += _quality_missed(name, least, quality, [result.subject.name for result in whole])
         return missed

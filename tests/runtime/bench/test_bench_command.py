@@ -191,7 +191,9 @@ def test_what_is_not_shown_is_missed() -> None:
     for placement in (fell, unknown):
         (line,) = Requirements(delegated=True).missed(judged(run, placement=placement), {})
         assert placement["summary"] in line
-    assert Requirements(delegated=True).missed(run, {}) == []
+    assert Requirements(delegated=True).missed(judged(run, placement={**fell, "fell_back": False}), {}) == []
+    (line,) = Requirements(delegated=True).missed(run, {})
+    assert "no engine was measured by itself" in line
     few = percentile(run.results[0].samples_ns[:10], 90.0)
     (line,) = Requirements(max_p90_ms=9.0).missed(judged(run, percentiles=(few,)), {})
     assert "not estimable" in line
