@@ -76,9 +76,12 @@ def computing(milliseconds: float) -> Work:
         for _ in range(count):
             values.sum()
 
-    begin = time.perf_counter()
-    run(2000)
-    count = round(2000 * milliseconds / 1e3 / (time.perf_counter() - begin))
+    def seconds_of_100() -> float:
+        begin = time.perf_counter()
+        run(100)
+        return time.perf_counter() - begin
+
+    count = round(100 * milliseconds / 1e3 / np.median([seconds_of_100() for _ in range(200)]))
     return lambda: run(count)
 
 

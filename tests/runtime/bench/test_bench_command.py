@@ -78,16 +78,17 @@ def test_a_table_and_files_of_results(bench, tmp_path: Path) -> None:
     assert len(encoder.steady_ns) >= 60
     assert encoder.placement["summary"] in out.replace("\n", " ")
     assert (refinement.subject.steps, refinement.placement) == (1, None)
-    assert encoder.percentile(90.0).estimable
+    assert [one.q for one in encoder.percentiles] == [50.0, 90.0, 99.0]
     assert encoder.memory["peak_rss_mb"] > 1
     assert "not available" in encoder.energy or encoder.energy["millijoules"]
     assert set(run.environment) == {"before", "during", "after"}
-    for word in ("encoder", "refinement K=1", "p50", "p90", "p99", "max", "verdict:"):
+    for word in ("encoder", "refinement", "K=1", "p50", "p90", "p99", "max", "verdict:"):
         assert word in out
     (path,) = (tmp_path / "out").glob("*.csv")
     rows = list(csv.DictReader(path.read_text().splitlines()))
     assert [row["subject"] for row in rows] == ["encoder", "refinement"]
-    assert float(rows[0]["p50_ms"]) == pytest.approx(encoder.percentile(50.0).value / 1e6)
+    median = encoder.percentile(50.0).value
+    assert rows[0]["p50_ms"] == ("" if median is None else f"{median / 1e6:.6f}")
     assert float(rows[0]["max_ms"]) == pytest.approx(encoder.steady_ns.max() / 1e6)
 
 
@@ -227,11 +228,12 @@ def test_ctrl_c_keeps_what_was_measured_and_marks_it(shipped: Bundle) -> None:
         spinning(0.1)()
 
     subjects = [a_subject(spinning(0.1), "first"), a_subject(interrupted, "second"), a_subject(interrupted)]
-    run = run_bench(shipped, subjects, Plan(runs=40, percentile=50.0))
+    run = run_bench(shipped, subjects, Plan(runs=400, percentile=50.0))
     first, second = run.results
     assert not run.complete
     assert "interrupted" not in first.verdict.reasons
-    assert len(second.samples_ns) == 50 if runs == 51 else len(second.samples_ns) > 0
+    assert len(second.samples_ns) == 50
+    assert "interrupted" in second.verdict.reasons
     assert run.environment["after"]
 
 
