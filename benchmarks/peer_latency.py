@@ -47,7 +47,7 @@ class Worker:
 
     def __init__(self, peer: Peer, interpreter: str) -> None:
         command = [interpreter, str(HERE / "peers" / "worker.py"), *peer.arguments]
-        self._said = tempfile.TemporaryFile("w+")
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115  (lives as long as the process)
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True
         )
@@ -171,9 +171,8 @@ def show(net: str, found: dict[str, Any]) -> None:
     for label, figures in found["measured"].items():
         times = figures["times"]
         interval = f"{times['low']:.2f}–{times['high']:.2f}"
-        print(
-            f"{label:24} {figures['median_ms']:9.3f} {times['ratio']:14.2f} {interval:>15}  {times['outcome']}"
-        )
+        median, outcome = figures["median_ms"], times["outcome"]
+        print(f"{label:24} {median:9.3f} {times['ratio']:14.2f} {interval:>15}  {outcome}")
     for label, reason in found["not run"].items():
         print(f"{label:24} not run: {reason}")
 
