@@ -164,6 +164,7 @@ def run(
     """
     from edgeage.native_output import without_native_info
     from edgeage.runtime.bench.load import Plan
+    from edgeage.runtime.bench.report import require_jinja2, write_page
     from edgeage.runtime.bench.requirements import Requirements, parse_quality
     from edgeage.runtime.bench.results import write_results
     from edgeage.runtime.bench.roofline import roofline as measure_roofline
@@ -184,6 +185,8 @@ def run(
     required = Requirements(require_delegated, max_p90, tuple(map(parse_quality, min_quality)))
     specs = choose_specs(opened, subjects, engines, precisions, threads, steps)
     _check_writable(out)
+    if as_html:
+        require_jinja2()
     with without_native_info():
         ready, not_run = prepare_all(opened, specs, photo, lacking_ok=not subjects)
     with _progress() as progress:
@@ -197,17 +200,19 @@ def run(
     if as_csv:
         write_csv(out / f"{stem}.csv", done)
     if as_html:
-        from edgeage.runtime.bench.report import write_page
-
         write_page(out / f"{stem}.html", {f"{stem}.json": done})
     whole = [result.verdict for result in done.results if result.part_of is None]
     word = worst(whole)
     if as_json:
         click.echo(json.dumps(done.to_dict()))
     else:
+        from edgeage.commands.bench_compare_tables import show_roofline, show_steps
         from edgeage.commands.bench_tables import show_run
 
         show_run(done)
+        show_steps(done)
+        if roofline:
+            show_roofline(found)
         click.echo(f"verdict: {word}")
         click.echo(
             f"results: {out / stem}.json{' and .csv' if as_csv else ''}{' and .html' if as_html else ''}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgeage.runtime.bench.compare import Compared
+    from edgeage.runtime.bench.results import Run
 
 _COLOURS = {"slower": "red", "faster": "green", "inconclusive": "yellow"}
 
@@ -50,6 +51,58 @@ def show_compared(compared: Compared) -> None:
     lines += [f"different: {line}" for line in compared.differences]
     for line in lines:
         console.print(Text(line))
+
+
+def show_steps(run: Run, budget_ms: float = 33.0) -> None:
+    """The line of refinement steps, if more than one K was measured."""
+    import click
+
+    from edgeage.runtime.bench.pareto import pareto
+    from edgeage.runtime.bench.report import milliseconds
+
+    for found in pareto(run, budget_ms):
+        line, largest = found["p50"], found["largest_steps"]
+        fits = [
+            f"{'none' if fit['steps'] is None else fit['steps']} by {name}"
+            + " (beyond what was measured)" * fit["extrapolated"]
+            for name, fit in largest.items()
+        ]
+        low, high = map(milliseconds, line["b_95"])
+        click.echo(
+            f"{found['subject']}: {milliseconds(line['a'])} ms + {milliseconds(line['b'])} ms a step "
+            f"({low} to {high}); the largest K that fits {budget_ms:g} ms: {', '.join(fits)}"
+        )
+        for point in found["points"]:
+            if point["similarity"] is not None:
+                click.echo(
+                    f"  K={point['steps']}: {milliseconds(point['median_ms'])} ms, likeness "
+                    f"{point['similarity']:.3f}, same person {point['verified']:.1%} ({found['judge']})"
+                )
+        if all(point["similarity"] is None for point in found["points"]):
+            click.echo("  the judge's score of each K is not recorded in this bundle")
+
+
+def show_roofline(found: Mapping[str, Any]) -> None:
+    """One line an engine: its bound, and how many times that it took."""
+    import click
+
+    from edgeage.runtime.bench.report import milliseconds
+
+    if "not available" in found:
+        click.echo(f"roofline: not available: {found['not available']}")
+        return
+    for machine in found["machines"]:
+        peaks = ", ".join(f"{rate:.0f} GMAC/s {name}" for name, rate in machine["peak_gmacs"].items())
+        speeds = [rate for _, rate in machine["bandwidth_gbs"]]
+        click.echo(
+            f"this machine, threads {machine['threads']}: {peaks}, {min(speeds):.0f} to {max(speeds):.0f} GB/s"
+        )
+    for engine in found["engines"]:
+        click.echo(
+            f"  {engine['subject']}: {engine['distance']:.1f} times its bound of "
+            f"{milliseconds(engine['bound_ms'])} ms ({engine['macs'] / 1e6:.1f} M MACs, "
+            f"{(engine['weight_bytes'] + engine['activation_bytes']) / 1e6:.1f} MB)"
+        )
 
 
 def show_rows(rows: Sequence[Mapping[str, Any]], left_out: Mapping[str, str]) -> None:

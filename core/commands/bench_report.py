@@ -20,9 +20,12 @@ Examples:
     "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page; no network needed."
 )
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the table.")
+@click.option("--budget-ms", default=33.0, show_default=True, help="That K refinement steps are to fit.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
 @click.option("--force", is_flag=True, help="Replace files that exist.")
-def command(place: Path, html: Path | None, csv_file: Path | None, as_json: bool, force: bool) -> None:
+def command(
+    place: Path, html: Path | None, csv_file: Path | None, budget_ms: float, as_json: bool, force: bool
+) -> None:
     """Show results of one device or many, read from DIR (with its subfolders) or FILE."""
     from edgeage.errors import EdgeageError
     from edgeage.runtime.bench.report import read_folder, rows, write_page, write_table
@@ -33,15 +36,17 @@ def command(place: Path, html: Path | None, csv_file: Path | None, as_json: bool
     runs, left_out = read_folder(place)
     table = rows(runs)
     if html is not None:
-        write_page(html, runs, left_out)
+        write_page(html, runs, left_out, budget_ms)
     if csv_file is not None:
         write_table(csv_file, table)
     if as_json:
         click.echo(json.dumps({"rows": table, "left out": left_out}, indent=2))
         return
-    from edgeage.commands.bench_compare_tables import show_rows
+    from edgeage.commands.bench_compare_tables import show_rows, show_steps
 
     show_rows(table, left_out)
+    for run in runs.values():
+        show_steps(run, budget_ms)
     for file in (html, csv_file):
         if file is not None:
             click.echo(f"written: {file}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -13,7 +14,7 @@ from edgeage import __version__
 from edgeage.errors import EdgeageError
 from edgeage.files import write_bytes
 from edgeage.runtime.bench import plots
-from edgeage.runtime.bench.pareto import NOT_RECORDED, pareto
+from edgeage.runtime.bench.pareto import BUDGET_MS, NOT_RECORDED, pareto
 from edgeage.runtime.bench.results import Result, Run, read_results
 from edgeage.runtime.bench.verdict import worst
 
@@ -93,17 +94,27 @@ def write_table(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
     write_bytes(path, stream.getvalue().encode())
 
 
-def write_page(path: Path, runs: Mapping[str, Run], left_out: Mapping[str, str] | None = None) -> None:
+def write_page(
+    path: Path,
+    runs: Mapping[str, Run],
+    left_out: Mapping[str, str] | None = None,
+    budget_ms: float = BUDGET_MS,
+) -> None:
     """Write the page, atomically. EdgeageError without jinja2."""
-    write_bytes(path, page(runs, left_out or {}).encode())
+    write_bytes(path, page(runs, left_out or {}, budget_ms).encode())
 
 
-def page(runs: Mapping[str, Run], left_out: Mapping[str, str]) -> str:
-    """HTML with its style and its plots inside."""
-    try:
-        from jinja2 import Environment, StrictUndefined
-    except ImportError:
-        raise EdgeageError('the HTML page needs jinja2; add it with: pip install "edgeage[bench]"') from None
+def require_jinja2() -> None:
+    """EdgeageError without it; asked before the long work."""
+    if importlib.util.find_spec("jinja2") is None:
+        raise EdgeageError('the HTML page needs jinja2; add it with: pip install "edgeage[bench]"')
+
+
+def page(runs: Mapping[str, Run], left_out: Mapping[str, str], budget_ms: float = BUDGET_MS) -> str:
+    """HTML with its style and its plots inside. `budget_ms`: that K is to fit."""
+    require_jinja2()
+    from jinja2 import Environment, StrictUndefined
+
     environment = Environment(
         undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -113,7 +124,7 @@ def page(runs: Mapping[str, Run], left_out: Mapping[str, str]) -> str:
         version=__version__,
         table=rows(runs),
         columns=COLUMNS,
-        runs=[{"file": file, **_told(run)} for file, run in runs.items()],
+        runs=[{"file": file, **_told(run, budget_ms)} for file, run in runs.items()],
         left_out=left_out,
         not_recorded=NOT_RECORDED,
     )
@@ -126,13 +137,13 @@ def milliseconds(value: float | None) -> str:
     return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 
-def _told(run: Run) -> dict[str, Any]:
+def _told(run: Run, budget_ms: float) -> dict[str, Any]:
     """What the page says of one run."""
     results = whole(run)
     environment = run.environment
     fronts = [
         {**found, "plot": plots.steps_line(found), "front": plots.quality_front(found)}
-        for found in pareto(run)
+        for found in pareto(run, budget_ms)
     ]
     roof = environment.get(
         "roofline", {"not available": "not measured; edgeage bench --roofline measures it"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -131,6 +130,8 @@ def test_the_command_writes_what_is_asked_and_replaces_nothing(devices: Path, tm
     shown = CliRunner().invoke(cli, arguments)
     assert shown.exit_code == 0, shown.exception
     assert "The phone" in shown.output
+    assert "the largest K that fits 33 ms: " in shown.output
+    assert "likeness 0.830, same person 50.0% (J)" in shown.output
     assert "left out: notes.json" in shown.output
     with table.open() as stream:
         assert len(list(csv.DictReader(stream))) == 8
@@ -207,6 +208,6 @@ def test_the_slowest_run_is_on_every_plot_of_it() -> None:
 
 
 def test_without_jinja2_the_page_says_what_to_add(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(EdgeageError, match=r"edgeage\[bench\]"):
         page({"a": a_run("x")}, {})

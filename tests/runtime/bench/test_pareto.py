@@ -60,10 +60,10 @@ def test_points_on_a_line_give_that_line(a: float, b: float) -> None:
 def test_intervals_of_the_slope_cover(shared: bool) -> None:
     hits = sum(
         low <= 2.0 <= high
-        for seed in range(40)
-        for low, high in [latency_line(series(3.0, 2.0, seed, shared=shared, count=1500)).to_dict()["b_95"]]
+        for seed in range(24)
+        for low, high in [latency_line(series(3.0, 2.0, seed, shared=shared, count=1000)).to_dict()["b_95"]]
     )
-    assert hits >= 34  # nominally 38 of 40; 75 independent runs each, and blocks of few cover less
+    assert hits >= 19  # nominally 23 of 24; some 50 independent runs each, of which blocks cover less
 
 
 def test_a_series_with_another_k_than_one_is_needed() -> None:
