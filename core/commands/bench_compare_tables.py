@@ -94,9 +94,8 @@ def show_roofline(found: Mapping[str, Any]) -> None:
     for machine in found["machines"]:
         peaks = ", ".join(f"{rate:.0f} GMAC/s {name}" for name, rate in machine["peak_gmacs"].items())
         speeds = [rate for _, rate in machine["bandwidth_gbs"]]
-        click.echo(
-            f"this machine, threads {machine['threads']}: {peaks}, {min(speeds):.0f} to {max(speeds):.0f} GB/s"
-        )
+        reach = f"{peaks}, {min(speeds):.0f} to {max(speeds):.0f} GB/s"
+        click.echo(f"this machine, threads {machine['threads']}: {reach}")
     for engine in found["engines"]:
         click.echo(
             f"  {engine['subject']}: {engine['distance']:.1f} times its bound of "
