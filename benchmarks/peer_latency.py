@@ -171,7 +171,8 @@ def show(net: str, found: dict[str, Any]) -> None:
     for label, figures in found["measured"].items():
         times = figures["times"]
         interval = f"{times['low']:.2f}–{times['high']:.2f}"
-        median, outcome = figures["median_ms"], times["outcome"]
+        median = figures["median_ms"]
+        outcome = "baseline" if times["low"] == times["high"] == 1 else times["outcome"]
         print(f"{label:24} {median:9.3f} {times['ratio']:14.2f} {interval:>15}  {outcome}")
     for label, reason in found["not run"].items():
         print(f"{label:24} not run: {reason}")

@@ -63,6 +63,9 @@ def torch(checkpoint: str, network: str, *, compiled: bool = False) -> Run:
     feeds = [torch.rand(port.shape) * 2 - 1 for port in inputs]
     model = loaded.networks[network].eval().requires_grad_(False)
     if compiled:
+        from torch._inductor import config
+
+        config.freezing = True  # weights as constants, packed once: its setting for inference
         model = torch.compile(model)
 
     def run() -> object:
