@@ -89,7 +89,11 @@ subjects); 2 bad input, 3 a requirement is not met, 130 interrupted.""",
     help="litert, tflite-runtime, onnxruntime, tensorrt, or all that are installed. Repeatable.  [litert]",
 )
 @click.option(
-    "--precision", "precisions", multiple=True, default=("int8",), help="int8 or float32. Repeatable."
+    "--precision",
+    "precisions",
+    multiple=True,
+    default=("int8",),
+    help="int8, float32, float16, int8-float16; of tensorrt also auto. Repeatable.  [int8]",
 )
 @click.option("--threads", multiple=True, type=int, default=(1,), help="Of the engines. Repeatable.  [1]")
 @click.option(
