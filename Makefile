@@ -1,6 +1,7 @@
 # make demo    age the sample photo with the shipped model in an environment of its own
 # make test    linters, types and the whole suite in a development environment
 # make conformance    golden vectors through every engine: this machine, C, arm64 under qemu, other Pythons, browser
+# make bench   the shipped networks through every tool that is installed, as ratios with intervals
 # make clean   remove the environments and what they made
 # PYTHON=python3.12 make ...  uses another interpreter
 
@@ -17,7 +18,7 @@ SETUP := setup.cfg pyproject.toml $(CONSTRAINTS)
 FOLDERS := core runtime calibration train export
 FILES := $(sort $(shell find $(FOLDERS) -type f -not -path '*/__pycache__/*' -not -name '*.pyc'))
 
-.PHONY: demo test check lint types suite tflite-runtime conformance dev clean FORCE
+.PHONY: demo test check lint types suite tflite-runtime conformance bench dev clean FORCE
 
 demo: $(DEMO)/.ready
 	$(DEMO)/bin/edgeage age docs/samples/astronaut.jpg \
@@ -68,6 +69,9 @@ conformance: $(DEV)/.ready
 		--tflite-runtime '$(CURDIR)/$(TFLITE)/bin/python'
 	$(DEV)/bin/edgeage conformance models/edge64.agebundle --photo docs/samples/astronaut.jpg \
 		--places '$(CONFORMANCE)/places.json' --out '$(CONFORMANCE)/conformance.json' --force
+
+bench: $(DEV)/.ready
+	$(DEV)/bin/python benchmarks/peer_latency.py
 
 dev: $(DEV)/.ready
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-from engine_latency import measure
 
+from edgeage.runtime.bench.load import Plan
+from edgeage.runtime.bench.run import measure_interleaved, prepare_all
+from edgeage.runtime.bench.statistics import compare
+from edgeage.runtime.bench.subjects import Spec
 from edgeage.runtime.bundle import open_bundle
 from edgeage.runtime.engines import open_engine
 from edgeage.runtime.refinement import RefinementOptions, refine
@@ -32,38 +34,28 @@ def main() -> None:
     parser.add_argument("--faces", type=int, default=5, help="Of the reference.")
     options = parser.parse_args()
     bundle = open_bundle(options.bundle)
-    engines = {name: open_engine(bundle, name, "litert", "int8", options.threads) for name in ENGINES}
-    rng = np.random.default_rng(0)
-    feeds = {
-        name: {p.name: rng.standard_normal(p.shape).clip(-1, 1).astype("f4") for p in engine.inputs}
-        for name, engine in engines.items()
-    }
-    samples = measure(
-        {name: partial(engine.run, feeds[name]) for name, engine in engines.items()}, options.rounds
-    )
-    forward = np.array(samples["generator"]) + np.array(samples["embedder"])
-    step, several = np.array(samples["refine"]), np.array(samples["refine_batch"])
-    batch = engines["refine_batch"].inputs[0].shape[0]
+    ready, _ = prepare_all(bundle, [Spec(name, threads=options.threads) for name in ENGINES])
+    measured = measure_interleaved(ready, Plan(runs=options.rounds)).results
+    samples = {result.subject.name: result.steady_ns for result in measured}
+    forward = samples["generator"] + samples["embedder"]
+    step, several = samples["refine"], samples["refine_batch"]
+    batch = bundle.manifest.engines["refine_batch"].inputs[0].shape[0]
     report: dict[str, object] = {
-        "milliseconds": {name: round(float(np.median(taken)), 4) for name, taken in samples.items()},
+        "milliseconds": {name: round(float(np.median(taken)) / 1e6, 4) for name, taken in samples.items()},
         "step / forward of generator and embedder": ratio(step, forward),
         f"step per face in a batch of {batch} / alone": ratio(several / batch, step),
-        "rounds": options.rounds,
+        "rounds": len(step),
     }
     if options.checkpoint:
+        engines = {name: open_engine(bundle, name, threads=options.threads) for name in ENGINES}
         report.update(reference(options.checkpoint, engines, bundle.manifest.refinement, options.faces))
     print(json.dumps(report, indent=2))
 
 
 def ratio(subject: np.ndarray, baseline: np.ndarray) -> dict[str, float]:
-    """Ratio of the medians, with the 95 % interval of a bootstrap over blocks of 20 rounds."""
-    rng = np.random.default_rng(1)
-    blocks = np.arange(len(subject) // 20 * 20).reshape(-1, 20)
-    drawn = [blocks[rng.integers(len(blocks), size=len(blocks))].ravel() for _ in range(500)]
-    found = [float(np.median(subject[rows]) / np.median(baseline[rows])) for rows in drawn]
-    low, high = np.quantile(found, [0.025, 0.975])
-    middle = float(np.median(subject) / np.median(baseline))
-    return {"ratio": round(middle, 3), "low": round(float(low), 3), "high": round(float(high), 3)}
+    """Ratio of the medians of rounds in turn, with its 95 % interval."""
+    found = compare(baseline, subject, paired=True)
+    return {"ratio": round(found.ratio, 3), "low": round(found.low, 3), "high": round(found.high, 3)}
 
 
 def reference(path: Path, engines: dict, settings: dict, faces: int) -> dict[str, object]:

@@ -12,6 +12,7 @@ from edgeage.errors import EdgeageError
 
 VERBS = {
     "age": "Age the face in a photo with a bundle's engines.",
+    "bench": "Measure latency: percentiles with intervals, and a verdict on them.",
     "build-engine": "Build a bundle's TensorRT plans on this device.",
     "calibrate": "Report what INT8 costs a checkpoint, layer by layer.",
     "conformance": "Compare every engine here and elsewhere with a bundle's golden vectors.",

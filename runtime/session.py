@@ -50,6 +50,11 @@ class Session:
             )
         return self._engines[name]
 
+    def detector(self) -> Detector:
+        """The face detector, opened once."""
+        self._detector = self._detector or Detector(self._engine_name, self._threads)
+        return self._detector
+
     def encode(self, crop: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Latent z [1, latent_size] of an aligned face, uint8 [S, S, 3]."""
         return self.engine("encoder").run({"image": _network_images(crop[None])})["z"]
@@ -117,7 +122,7 @@ class Session:
         warnings += picture.notes
         with clock("load"):
             self.engine("encoder"), self.engine("generator_all")
-            self._detector = detector = self._detector or Detector(self._engine_name, self._threads)
+            detector = self.detector()
         with clock("detect"):
             faces = detector.find(picture.pixels, all_faces=all_faces)
         if not faces:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgeage.errors import EdgeageError
-from edgeage.export.compilers import tensorrt_rtx, vela, xnnpack
+from edgeage.export.compilers import tensorrt_rtx, vela
 from edgeage.export.engines import TRAITS
+from edgeage.runtime.bench import xnnpack
 
 ONNX = ("qdq.onnx", "qdq-float16.onnx", "float16.onnx")  # what TensorRT reads
 

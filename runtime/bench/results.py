@@ -7,7 +7,7 @@ they come from. Times are whole nanoseconds.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ SCHEMA = 1
 SHAPES = ("closed", "rate", "sustain")
 VALID = "VALID"
 # From the one that says most about all others to the one that says least.
-VERDICTS = ("FELL BACK", "TOO SHORT", "THROTTLED", "DRIFTING", "NOISY", VALID)
+VERDICTS = ("FELL BACK", "THROTTLED", "DRIFTING", "TOO SHORT", "NOISY", VALID)
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,10 @@ class Subject:
         steps = "" if self.steps is None else f" K={self.steps}"
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         return f"{self.name}{steps} {self.engine} {self.precision} {threads}"
+
+    def part(self, name: str) -> Subject:
+        """A stage of this subject."""
+        return replace(self, name=f"{self.name}.{name}", description="", notes=())
 
     def to_dict(self) -> dict[str, Any]:
         return {**vars(self), "notes": list(self.notes)}
@@ -157,6 +161,7 @@ class Result:
         percentiles: in nanoseconds, see `statistics.Percentile`.
         verdict: see there.
         group: results that share it were measured in turn: sample i of each belongs to round i.
+        part_of: name of the subject that this is a stage of ("pipeline" of "pipeline.detect"), else None.
         minutes_ns: medians of each minute since the first start, of "sustain"; else empty.
         placement: where the engine's nodes run, see `placement`; None for what is no single engine.
         energy, memory: as `energy` and `memory` give them; None if not measured.
@@ -170,6 +175,7 @@ class Result:
     percentiles: tuple[Percentile, ...]
     verdict: Verdict
     group: str | None = None
+    part_of: str | None = None
     minutes_ns: tuple[int, ...] = ()
     placement: dict[str, Any] | None = None
     energy: dict[str, Any] | None = None
@@ -201,6 +207,7 @@ class Result:
             "subject": self.subject.to_dict(),
             "load": self.load.to_dict(),
             "group": self.group,
+            "part_of": self.part_of,
             "warmup": self.warmup,
             "percentiles_ns": [one.to_dict() for one in self.percentiles],
             "minutes_ns": list(self.minutes_ns),
@@ -215,9 +222,9 @@ class Result:
     @classmethod
     def from_dict(cls, value: Any, where: str) -> Result:
         parts = ("placement", "energy", "memory")
-        plain = ("subject", "load", "group", "warmup", "percentiles_ns", "minutes_ns", "verdict")
+        plain = ("subject", "load", "group", "part_of", "warmup", "percentiles_ns", "minutes_ns", "verdict")
         fields = read_fields(value, (*plain, *parts, "samples_ns", "starts_ns"), where)
-        group = fields["group"]
+        group, part_of = fields["group"], fields["part_of"]
         return cls(
             subject=Subject.from_dict(fields["subject"], f"{where}.subject"),
             load=Load.from_dict(fields["load"], f"{where}.load"),
@@ -227,6 +234,7 @@ class Result:
             percentiles=read_list(fields["percentiles_ns"], _percentile, f"{where}.percentiles_ns"),
             verdict=Verdict.from_dict(fields["verdict"], f"{where}.verdict"),
             group=None if group is None else read_text(group, f"{where}.group"),
+            part_of=None if part_of is None else read_text(part_of, f"{where}.part_of"),
             minutes_ns=read_list(fields["minutes_ns"], _count, f"{where}.minutes_ns"),
             **{
                 part: None if fields[part] is None else read_mapping(fields[part], f"{where}.{part}")

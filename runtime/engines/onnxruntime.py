@@ -29,14 +29,21 @@ _SELF_TEST_OUTPUT = [-128, -2, -2, 0, 0, 2, 3, 127]
 _WRONG_IN_FLOAT16 = "WeightBiasQuantization"
 
 
-def open_session(content: bytes, threads: int, what: str, precision: str = "float32") -> Any:
-    """An InferenceSession over a file's bytes; EdgeageError if it will not load."""
+def open_session(
+    content: bytes, threads: int, what: str, precision: str = "float32", profile: str | None = None
+) -> Any:
+    """An InferenceSession over a file's bytes; EdgeageError if it will not load.
+
+    `profile`: prefix of a file into which ONNX Runtime writes what each node takes; this slows it down.
+    """
     require("onnxruntime")
     onnxruntime = importlib.import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what goes wrong arrives as an exception, once
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, profile
     disabled = [_WRONG_IN_FLOAT16] if precision == "int8-float16" else None
     try:
         return onnxruntime.InferenceSession(

@@ -212,3 +212,23 @@ def test_half_precision_beside_the_float_network(
     assert out[port.name].dtype == np.float32
     assert difference.max() <= largest
     assert difference.mean() <= mean
+
+
+@pytest.mark.parametrize("engine", ENGINE_FORMATS)
+def test_the_bench_says_where_the_nodes_run(bundle: Bundle, engine: str, tmp_path: Path) -> None:
+    """tflite-runtime 2.14 gives XNNPACK no INT8: its verdict is FELL BACK, and a note says why."""
+    opened(bundle, "encoder", engine)
+    out = tmp_path / "results"
+    command = [sys.executable, "-m", "edgeage", "bench", str(MODEL), "encoder", "--engine", engine]
+    done = subprocess.run(
+        [*command, "--runs", "40", "--json", "--out", str(out)], capture_output=True, text=True, check=False
+    )
+    (result,) = json.loads(done.stdout)["results"]
+    if engine == "tflite-runtime":
+        assert done.returncode == 14
+        assert result["verdict"]["word"] == "FELL BACK"
+        assert "without XNNPACK" in result["subject"]["notes"][0]
+        assert result["placement"]["partitions"] == 0
+    else:
+        assert not result["placement"]["fell_back"]
+        assert result["subject"]["notes"] == []

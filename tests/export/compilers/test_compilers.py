@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from edgeage.calibration.observers import observe
 from edgeage.calibration.quantization import decide
 from edgeage.errors import EdgeageError
-from edgeage.export.compilers import gates, tensorrt_rtx, vela, xnnpack
+from edgeage.export.compilers import gates, tensorrt_rtx, vela
 from edgeage.export.engines import TRAITS
 from edgeage.export.float16 import to_float16
 from edgeage.export.lint import lint
@@ -22,6 +22,7 @@ from edgeage.export.qdq import to_fusable_qdq, to_qdq
 from edgeage.export.tflite import ops
 from edgeage.export.tflite.lowering import to_tflite
 from edgeage.export.tflite.writer import Writer
+from edgeage.runtime.bench import xnnpack
 
 ENGINES = Path(__file__).parents[3] / "models/edge64.agebundle/engines"
 # "SKIPPED" has these reasons written out at the end of a run (tests/conftest.py)

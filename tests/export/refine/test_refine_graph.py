@@ -15,7 +15,6 @@ from edgeage.calibration.observers import Observer, session
 from edgeage.calibration.quantization import INT8, INT16, decide
 from edgeage.calibration.ranges import RangeTable, TensorRange
 from edgeage.errors import EdgeageError
-from edgeage.export.compilers import xnnpack
 from edgeage.export.onnx_graph import export_onnx, with_batch
 from edgeage.export.phase import decompose
 from edgeage.export.qdq import to_qdq
@@ -25,6 +24,7 @@ from edgeage.export.refine.rules import NoReverseRule
 from edgeage.export.refine.unroll import REFINED, unroll, unrolled_ranges
 from edgeage.export.tflite.lowering import to_tflite
 from edgeage.export.verify import TfliteFile, cosine, operators, to_codes
+from edgeage.runtime.bench import xnnpack
 from edgeage.train.networks import build_networks
 from edgeage.train.networks.recogniser import MobileRecogniser
 from edgeage.train.profiles.schema import RecogniserShape, load_profile

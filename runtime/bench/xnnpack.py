@@ -6,9 +6,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ai_edge_litert.interpreter import Interpreter
-
 from edgeage.native_output import without_native_info
+from edgeage.runtime.engines.litert import open_interpreter
 
 _DELEGATE = "DELEGATE"
 
@@ -30,11 +29,13 @@ class XnnpackReport:
         return asdict(self)
 
 
-def delegation(data: bytes) -> XnnpackReport:
-    """Load a TFLite file with LiteRT's default delegate, XNNPACK, and see what it takes."""
+def delegation(data: bytes, engine: str = "litert") -> XnnpackReport:
+    """Load a TFLite file with the engine's default delegate, XNNPACK, and see what it takes.
+
+    Of a file with several signatures, the first is looked at, see `only_signature`.
+    """
     with without_native_info():
-        interpreter = Interpreter(model_content=data, num_threads=1)
-        interpreter.allocate_tensors()
+        interpreter = open_interpreter(engine, data, 1, "the file")
     # the interpreter has no public way to its plan; the version is pinned and a test holds this one
     entries = interpreter._get_ops_details()
     own = [entry for entry in entries if entry["op_name"] != _DELEGATE]
@@ -53,3 +54,20 @@ def delegation(data: bytes) -> XnnpackReport:
             todo += [int(source) for source in makers[tensor]["inputs"]]
     left = Counter(entry["op_name"] for entry in own if entry["index"] not in taken)
     return XnnpackReport(len(own), len(delegates), dict(sorted(left.items())))
+
+
+def only_signature(data: bytes, signature: str) -> bytes:
+    """A TFLite file with the graph of one signature alone; the bytes as they are if it is alone already.
+
+    The interpreter tells the plan of a file's first graph only. Needs ai-edge-litert.
+    """
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(data))
+    if len(model.subgraphs) == 1:
+        return data
+    (chosen,) = [one for one in model.signatureDefs if one.signatureKey == signature.encode()]
+    model.subgraphs = [model.subgraphs[chosen.subgraphIndex]]
+    chosen.subgraphIndex = 0
+    model.signatureDefs = [chosen]
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
