@@ -19,7 +19,7 @@ IDLE_SECONDS = 3.0
 class Power:
     """The machine's sensor and what it reads when nothing runs; or why there is none."""
 
-    def __init__(self, seconds: float = IDLE_SECONDS) -> None:
+    def __init__(self) -> None:
         self.sensor: Sensor | None = None
         try:
             self.sensor = find_sensor()
@@ -27,7 +27,7 @@ class Power:
             self.lacking = str(why)
             return
         with Meter(self.sensor) as self.idle:
-            time.sleep(seconds)
+            time.sleep(IDLE_SECONDS)
 
     def close(self) -> None:
         if self.sensor:

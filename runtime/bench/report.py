@@ -37,7 +37,7 @@ def read_folder(place: Path) -> tuple[dict[str, Run], dict[str, str]]:
         try:
             runs[name] = read_results(file)
         except EdgeageError as error:
-            left_out[name] = str(error)
+            left_out[name] = str(error).removeprefix(f"{file}: ")
     if not runs:
         told = "; ".join(left_out.values()) or "it holds no .json"
         raise EdgeageError(f"no file of results in {place}: {told}; make one with edgeage bench BUNDLE")
