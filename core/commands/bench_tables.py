@@ -26,7 +26,7 @@ def show_run(run: Run) -> None:
     table = Table(title=f"{title}{state}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("ms")
     for heading in ("p50", "p90", "p99", "max", "runs"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     table.add_column("verdict")
     for result in run.results:
         own = [text for text in settings(result.subject) if text not in common]
