@@ -13,12 +13,13 @@ import tiny_bundle
 
 from edgeage.errors import EdgeageError
 from edgeage.groups import one_hot
+from edgeage.runtime.aged import STAGES
 from edgeage.runtime.bundle import open_bundle
 from edgeage.runtime.descent import DEADLINE, NO_STEPS, REFINED
 from edgeage.runtime.engines import Engine, Feeds, open_engine
 from edgeage.runtime.refinement import RefinementOptions
 from edgeage.runtime.refiner import Refiner
-from edgeage.runtime.session import STAGES, Session, load
+from edgeage.runtime.session import Session, load
 
 
 @pytest.fixture(scope="module")
