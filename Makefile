@@ -45,7 +45,7 @@ types: $(DEV)/.ready
 	$(DEV)/bin/mypy -p edgeage
 
 suite: $(DEV)/.ready
-	$(DEV)/bin/python -m pytest
+	$(DEV)/bin/python -m pytest --numprocesses 2 --dist loadgroup
 
 # The shipped engines in tflite-runtime 2.14, whose last wheel wants NumPy 1 and Python 3.11 at most.
 tflite-runtime:

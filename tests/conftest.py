@@ -11,6 +11,14 @@ import pytest
 _REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one package go to one worker (--dist loadgroup): what they share is made once."""
+    for item in items:
+        package = item.path.relative_to(_REPOSITORY / "tests").parts[0]
+        item.add_marker(pytest.mark.xdist_group(package))
+
+
 @pytest.fixture(scope="session")
 def faces_tar() -> Path:
     """The development faces (a UTKFace .tar); the test is skipped, and says why, where they are absent.
