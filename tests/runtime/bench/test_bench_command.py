@@ -172,11 +172,13 @@ def test_requirements_are_checked(bench, tmp_path: Path) -> None:
         "encoder", "--runs", 60, "--max-p90", 1e-6, "--require-delegated", "--min-quality", "cosine=2"
     )
     assert code == 3
-    assert "requirement not met: encoder litert int8 1 thread: p90 is" in err
+    assert "requirement not met: encoder litert int8 1 thread: p90 is" in err  # too much, or not estimable
     assert "encoder.cosine is 0.9997" in err
     assert "not delegated" not in err
     (tmp_path / "out").rename(tmp_path / "other")
-    code, _, err = bench("encoder", "--runs", 60, "--max-p90", 60000, "--min-quality", "encoder.cosine=0.99")
+    code, _, err = bench(
+        "encoder", "--runs", 60, "--require-delegated", "--min-quality", "encoder.cosine=0.99"
+    )
     assert (code != 3, err) == (True, "")
 
 
