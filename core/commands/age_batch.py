@@ -138,7 +138,10 @@ def _write(job: Job, photo: Path, folder: Path, made_from: dict[str, Any], *, fo
     """Age a photo into a folder that is there as a whole or not at all."""
     try:
         with new_folder(folder, replace=force) as temporary:
-            done = job.age(photo, temporary)
+            try:
+                done = job.age(photo, temporary)
+            except OutputError as error:  # told of the folder that the user asked for
+                raise OutputError(str(error).replace(temporary.name, folder.name)) from None
             files = [str(folder / path.name) for path in done.files]
             facts = {**done.facts(), "files": files, "provenance": marks_of(done.provenance)}
             write_json(temporary / RECORD, {**made_from, "result": facts})
