@@ -26,6 +26,7 @@ VERBS = {
     "provenance": "Show what marks pictures carry: label, C2PA manifest, watermark.",
     "tune-refine": "Tune how latent refinement steps, for a checkpoint.",
     "train": "Train a recipe's stages, or resume them.",
+    "video": "Age the face in a video file or a folder of frames.",
     "verify": "Measure a bundle's engines again and compare each form of a network with the one before.",
     "verify-on-device": "Run a bundle's golden vectors on this device, with latency and a report.",
 }

@@ -11,3 +11,7 @@ class EdgeageError(Exception):
     """
 
     exit_code = 2
+
+
+class OutputError(EdgeageError):
+    """Nothing can be written where it was asked for: the other photos of a batch would fare no better."""

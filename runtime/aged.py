@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeage.runtime.photo.detect import Face
+from edgeage.runtime.photo.quality import quality
 
 STAGES = ("load", "read", "detect", "align", "encode", "refine", "generate", "blend")
 
@@ -37,20 +41,22 @@ class AgedPhoto:
     Attributes:
         photo: uint8 [H, W, 3], upright sRGB, as read.
         faces: those that were aged, the largest first.
-        aged: the photo at each asked group, uint8 [H, W, 3].
+        aged: the photo at each asked group, uint8 [H, W, 3]; blended anew at every access, so that a photo
+            of many megapixels is not in memory six times.
         source_group, source_decided: of the largest face.
         mode, strength: as asked.
         refinement: {"steps": K, "note": text, "faces": [...]}; K = 0 means that z is the encoder's, not
             refined. Per face: steps_done, best_step, cosine_before, cosine_after (None if nothing ran), flag,
             milliseconds (of the call; faces refined together share it). Empty for K = 0.
-        timings: milliseconds per stage of `STAGES`; "load" is the opening of engines, 0 once they are open.
+        timings: milliseconds per stage of `STAGES`; "load" is the opening of engines, 0 once they are open;
+            "blend" grows with every access to `aged`.
         engines: what ran each step, one line each.
         warnings: what the user should know, one line each.
     """
 
     photo: NDArray[np.uint8]
     faces: tuple[AgedFace, ...]
-    aged: dict[str, NDArray[np.uint8]]
+    aged: Mapping[str, NDArray[np.uint8]]
     source_group: str
     source_decided: str
     mode: str
@@ -67,6 +73,7 @@ class AgedPhoto:
                 "box": [round(edge, 1) for edge in face.box],
                 "keypoints": face.keypoints.round(1).tolist(),
                 "score": round(face.score, 3),
+                "quality": round(quality(face, self.photo.shape).score, 3),
                 "source_group": face.source_group,
                 "source_decided": face.source_decided,
             }
@@ -85,3 +92,16 @@ class AgedPhoto:
             "engines": self.engines,
             "warnings": list(self.warnings),
         }
+
+
+class Clock:
+    """Adds up the time of each stage."""
+
+    def __init__(self) -> None:
+        self.milliseconds = dict.fromkeys(STAGES, 0.0)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.milliseconds[stage] += (time.perf_counter() - start) * 1e3

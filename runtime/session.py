@@ -3,57 +3,63 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeage.errors import EdgeageError
-from edgeage.groups import one_hot, parse_group
-from edgeage.runtime.aged import STAGES, AgedFace, AgedPhoto
+from edgeage.groups import one_hot
+from edgeage.runtime.aged import AgedFace, AgedPhoto, Clock
 from edgeage.runtime.bundle import Bundle, open_bundle
-from edgeage.runtime.engines import Engine, check_engine_name, check_precision, open_engine
+from edgeage.runtime.engines import Engine, check_engine_name, check_precision
+from edgeage.runtime.opened import Opened
 from edgeage.runtime.photo.align import align, photo_to_crop
-from edgeage.runtime.photo.blend import USUAL_STRENGTHS, blend_delta, blend_raw, check_strength, place
+from edgeage.runtime.photo.blend import place
+from edgeage.runtime.photo.compose import AgedPixels, Layer
 from edgeage.runtime.photo.detect import Detector, Face
-from edgeage.runtime.photo.read import Source, read_photo
+from edgeage.runtime.photo.quality import usable
+from edgeage.runtime.photo.read import MAX_MEGAPIXELS, Source, check_limit, read_photo
 from edgeage.runtime.photo.resample import Matrix, invert
+from edgeage.runtime.plan import Plan, make_plan
 from edgeage.runtime.refinement import Refined, RefinementOptions
-from edgeage.runtime.refiner import Refiner
-
-_SMALL_FACE = 32  # pixels; below, the crop holds less than half of what the encoder was trained on
 
 
 class Session:
     """A bundle with its engines, opened when they are first needed and then kept.
 
-    Not for use by several threads at once: engines keep their tensors.
+    May be shared by threads: each has engines of its own (they keep their tensors), opened on its first call
+    and dropped when it ends. Calls then run side by side and give the same bits as one after the other.
     """
 
     def __init__(
-        self, bundle: Bundle, engine: str = "litert", precision: str = "int8", threads: int = 1
+        self,
+        bundle: Bundle,
+        engine: str = "litert",
+        precision: str = "int8",
+        threads: int = 1,
+        max_megapixels: float = MAX_MEGAPIXELS,
     ) -> None:
         self.bundle, self.profile = bundle, bundle.manifest.profile
-        self._engine_name = check_engine_name(engine)
-        self._precision, self._threads = check_precision(precision, engine), threads
-        self._engines: dict[str, Engine] = {}
-        self._detector: Detector | None = None
-        self._refiner = Refiner(bundle.manifest, self._engine_name, self._precision, self.engine)
+        self._choice = (check_engine_name(engine), check_precision(precision, engine), threads)
+        self._max_megapixels = check_limit(max_megapixels)
+        self._local = threading.local()
+
+    @property
+    def _opened(self) -> Opened:
+        """What the calling thread has opened."""
+        if not hasattr(self._local, "opened"):
+            self._local.opened = Opened(self.bundle, *self._choice)
+        opened: Opened = self._local.opened
+        return opened
 
     def engine(self, name: str) -> Engine:
-        """One of the bundle's engines ("encoder", "generator_all", ...), opened once."""
-        if name not in self._engines:
-            self._engines[name] = open_engine(
-                self.bundle, name, self._engine_name, self._precision, self._threads
-            )
-        return self._engines[name]
+        """The calling thread's copy of an engine ("encoder", "generator_all", ...), opened once."""
+        return self._opened.engine(name)
 
     def detector(self) -> Detector:
-        """The face detector, opened once."""
-        self._detector = self._detector or Detector(self._engine_name, self._threads)
-        return self._detector
+        """The calling thread's face detector, opened once."""
+        return self._opened.detector
 
     def encode(self, crop: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Latent z [1, latent_size] of an aligned face, uint8 [S, S, 3]."""
@@ -80,7 +86,9 @@ class Session:
         bundle has no refine engine for them.
         """
         y = one_hot(groups, len(self.profile.groups))
-        return self._refiner.run(z, y, _network_images(crops), options or self._refiner.defaults())
+        return self._opened.refiner.run(
+            z, y, _network_images(crops), options or self._opened.refiner.defaults()
+        )
 
     def age(
         self,
@@ -106,59 +114,77 @@ class Session:
         Raises EdgeageError for bad input: no picture, no face, an unknown group, a bad strength, an engine
         that is not there.
         """
-        if strength is None:
-            strength = USUAL_STRENGTHS.get(mode, 1.0)
-        check_strength(strength, mode)
-        names = self.profile.groups
-        targets = range(len(names)) if groups is None else [parse_group(group, names) for group in groups]
-        if not targets:
-            raise EdgeageError(f"no age group asked for; the groups are {', '.join(names)}")
-        source = None if source_group is None else parse_group(source_group, names)
-        options, warnings = self._refiner.choose(steps, deadline_ms, allow_unrefined)
-        clock = _Clock()
+        plan = self.plan(groups, mode, source_group, strength, all_faces, steps, deadline_ms, allow_unrefined)
+        return self.run(photo, plan)
 
+    def plan(
+        self,
+        groups: Sequence[str] | None = None,
+        mode: str = "delta",
+        source_group: str | None = None,
+        strength: float | None = None,
+        all_faces: bool = False,
+        steps: int | None = None,
+        deadline_ms: float | None = None,
+        allow_unrefined: bool = False,
+    ) -> Plan:
+        """What `age` would do with these, checked; for `run`, which does it to many photos."""
+        refinement, warnings = self._opened.refiner.choose(steps, deadline_ms, allow_unrefined)
+        return make_plan(
+            self.profile.groups, groups, mode, source_group, strength, all_faces, refinement, warnings
+        )
+
+    def run(self, photo: Source, plan: Plan) -> AgedPhoto:
+        """`age` by a plan."""
+        clock, refiner, names = Clock(), self._opened.refiner, self.profile.groups
         with clock("read"):
-            picture = read_photo(photo)
-        warnings += picture.notes
+            picture = read_photo(photo, self._max_megapixels)
+        pixels = picture.pixels
         with clock("load"):
             self.engine("encoder"), self.engine("generator_all")
             detector = self.detector()
         with clock("detect"):
-            faces = detector.find(picture.pixels, all_faces=all_faces)
-        if not faces:
-            raise EdgeageError(
-                f"no face found in {_called(photo)}; use a photo in which a face is upright, turned to the "
-                "camera and at least 20 pixels wide"
-            )
-        if len(faces) > 1 and not all_faces:
-            warnings.append(f"{len(faces)} faces found: the largest is aged; --all-faces ages every one")
-            faces = faces[:1]
-        if small := sum(face.size < _SMALL_FACE for face in faces):
-            warnings.append(
-                f"{small} of the aged faces narrower than {_SMALL_FACE} pixels: expect little detail"
-            )
-
+            found = detector.find(pixels, all_faces=plan.all_faces)
+        faces, notes = usable(found, pixels.shape, _called(photo), all_faces=plan.all_faces)
         with clock("load"):
-            self._refiner.prepare(len(faces), options)
-        done, refined = self._make_faces(picture.pixels, faces, source, options, clock)
-        aged = {names[target]: picture.pixels for target in targets}
+            refiner.prepare(len(faces), plan.refinement)
+        done, refined = self._make_faces(pixels, faces, plan.source, plan.refinement, clock)
         with clock("blend"):
-            for face, crop_to_photo in done:
-                aged = self._blend(aged, face, crop_to_photo, mode, strength)
+            layers = [
+                self.layer(face.generated, names.index(face.source_group), way, pixels.shape)
+                for face, way in done
+            ]
         largest = done[0][0]
         return AgedPhoto(
-            photo=picture.pixels,
+            photo=pixels,
             faces=tuple(face for face, _ in done),
-            aged=aged,
+            aged=AgedPixels(pixels, layers, plan.targets, plan.mode, plan.strength, clock),
             source_group=largest.source_group,
             source_decided=largest.source_decided,
-            mode=mode,
-            strength=strength,
-            refinement=self._refiner.report(refined, options),
+            mode=plan.mode,
+            strength=plan.strength,
+            refinement=refiner.report(refined, plan.refinement),
             timings=clock.milliseconds,
-            engines={name: engine.description for name, engine in self._engines.items()},
-            warnings=tuple(warnings),
+            engines=self._opened.descriptions(),
+            warnings=(*plan.warnings, *picture.notes, *notes),
         )
+
+    def align(self, photo: NDArray[np.uint8], face: Face) -> tuple[Matrix, NDArray[np.uint8]]:
+        """The way from a face's crop to its photo, uint8 [H, W, 3], and the crop, uint8 [S, S, 3]."""
+        size = self.profile.image_size
+        way = invert(photo_to_crop(face, self.bundle.manifest.frame_keypoints, size))
+        return way, align(photo, way, size)
+
+    def layer(
+        self,
+        generated: NDArray[np.float32],
+        source: int,
+        crop_to_photo: Matrix,
+        photo_shape: tuple[int, ...],
+        weight: float = 1.0,
+    ) -> Layer:
+        """What `compose` blends into a photo of [H, W, ...]: a face of `generate`, own group `source`."""
+        return Layer(place(crop_to_photo, self.profile.image_size, photo_shape), generated, source, weight)
 
     def _make_faces(
         self,
@@ -166,21 +192,20 @@ class Session:
         faces: Sequence[Face],
         source: int | None,
         options: RefinementOptions,
-        clock: _Clock,
+        clock: Clock,
     ) -> tuple[list[tuple[AgedFace, Matrix]], Refined]:
         """Each face with what is generated of it and its way from crop to photo; and their refinement."""
-        size, names = self.profile.image_size, self.profile.groups
+        names = self.profile.groups
         with clock("align"):
-            keypoints = self.bundle.manifest.frame_keypoints
-            ways = [invert(photo_to_crop(face, keypoints, size)) for face in faces]
-            crops = np.stack([align(photo, way, size) for way in ways])
+            aligned = [self.align(photo, face) for face in faces]
+            ways, crops = [way for way, _ in aligned], np.stack([crop for _, crop in aligned])
         with clock("encode"):
             z = np.concatenate([self.encode(crop) for crop in crops])
         generated: list[NDArray[np.float32]] = []
         if source is None:  # the search needs every group of the unrefined latent
             with clock("generate"):
                 generated = [self.generate(one) for one in z[:, None]]
-                own = [_nearest(images, crop) for images, crop in zip(generated, crops, strict=True)]
+                own = [nearest_group(images, crop) for images, crop in zip(generated, crops, strict=True)]
         else:
             own = [source] * len(faces)
         with clock("refine"):
@@ -197,47 +222,28 @@ class Session:
         ]
         return list(zip(made, ways, strict=True)), refined
 
-    def _blend(
-        self,
-        aged: dict[str, NDArray[np.uint8]],
-        face: AgedFace,
-        crop_to_photo: Matrix,
-        mode: str,
-        strength: float,
-    ) -> dict[str, NDArray[np.uint8]]:
-        """The photos with one more face aged."""
-        names = self.profile.groups
-        source = face.generated[names.index(face.source_group)]
-        blended = {}
-        for name, pixels in aged.items():
-            where = place(crop_to_photo, self.profile.image_size, pixels.shape)
-            target = face.generated[names.index(name)]
-            if mode == "delta":
-                blended[name] = blend_delta(pixels, where, target, source, strength)
-            else:
-                blended[name] = blend_raw(pixels, where, target, strength)
-        return blended
-
 
 def load(
     bundle: str | os.PathLike[str] | Bundle | None = None,
     engine: str = "litert",
     precision: str = "int8",
     threads: int = 1,
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> Session:
     """Open a bundle for aging photos.
 
     `bundle`: a NAME.agebundle folder or its zip; the shipped model unless given (`default_bundle`).
     `engine`: "litert", "tflite-runtime", "onnxruntime" or "tensorrt". `precision`: see `PRECISIONS`; of
     tensorrt also "auto".
+    `max_megapixels`: larger photos are refused before they are decoded; up to 178.
     Raises EdgeageError if the bundle is damaged or the names are unknown; engines open on first use.
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-    return Session(opened, engine, precision, threads)
+    return Session(opened, engine, precision, threads, max_megapixels)
 
 
-def _nearest(generated: NDArray[np.float32], crop: NDArray[np.uint8]) -> int:
-    """The group whose image has the least mean squared distance to the crop."""
+def nearest_group(generated: NDArray[np.float32], crop: NDArray[np.uint8]) -> int:
+    """Index of the group whose image, float32 [S, S, 3] of `generated`, is nearest to the crop in pixels."""
     face = _network_images(crop[None]).transpose(0, 2, 3, 1)
     return int(np.square(generated - face).mean(axis=(1, 2, 3)).argmin())
 
@@ -249,16 +255,3 @@ def _network_images(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def _called(photo: Source) -> str:
     return os.fspath(photo) if isinstance(photo, str | os.PathLike) else "the picture"
-
-
-class _Clock:
-    """Adds up the time of each stage."""
-
-    def __init__(self) -> None:
-        self.milliseconds = dict.fromkeys(STAGES, 0.0)
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.milliseconds[stage] += (time.perf_counter() - start) * 1e3

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from edgeage.errors import EdgeageError
 
 # Larger pictures are refused before they are decoded: a small file can promise a huge one. Phones make up
-# to 200 megapixels on request, 12 to 50 by default. Below Pillow's own limit (89 million) on purpose.
-MAX_PIXELS = 80_000_000
+# to 200 megapixels on request, 12 to 50 by default.
+MAX_MEGAPIXELS = 80.0
+HIGHEST_MEGAPIXELS = 178.0  # where Pillow refuses by itself
 
 # What is asked of Pillow; its other readers (PostScript, PDF, ...) start programs or are never photos.
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM", "JPEG2000")
@@ -40,19 +41,30 @@ class Photo:
     notes: tuple[str, ...]
 
 
-def read_photo(source: Source) -> Photo:
+def check_limit(max_megapixels: float) -> float:
+    """`max_megapixels` if it can be a limit, else EdgeageError."""
+    if not 0 < max_megapixels <= HIGHEST_MEGAPIXELS:
+        raise EdgeageError(
+            f"the limit of megapixels is {max_megapixels:g}; it goes from 0 (exclusive) to "
+            f"{HIGHEST_MEGAPIXELS:g}, beyond which Pillow takes a picture for a decompression bomb"
+        )
+    return max_megapixels
+
+
+def read_photo(source: Source, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
     """Read a file, a PIL image or an array (uint8 or uint16; [H, W], [H, W, 3] or [H, W, 4]).
 
     EXIF rotation is applied, alpha is laid over white, 16 bits become 8, grey becomes RGB, colour profiles
     and CMYK are converted to sRGB; of several frames the first is taken.
 
-    Raises EdgeageError if it is not a picture, is damaged, has more than `MAX_PIXELS` pixels or holds
-    something that is no photo (e.g. floating point).
+    Raises EdgeageError if it is not a picture, is damaged, has more than `max_megapixels` million
+    pixels or holds something that is no photo (e.g. floating point).
     """
+    check_limit(max_megapixels)
     if isinstance(source, np.ndarray):
-        return _from_array(source)
+        return _from_array(source, max_megapixels)
     if isinstance(source, Image.Image):
-        _check_size(source.size, "the picture")
+        _check_size(source.size, "the picture", max_megapixels)
         return _convert(source, "photo", "the picture")
     path = Path(source)
     try:
@@ -62,11 +74,12 @@ def read_photo(source: Source) -> Photo:
     if content is None:
         raise EdgeageError(f"{path} has more than {_MAX_BYTES >> 20} MiB; make it smaller first")
     image = _open(content, str(path))
-    _check_size(image.size, str(path))
+    _check_size(image.size, str(path), max_megapixels)
     return _convert(image, path.stem, str(path))
 
 
 _MAX_BYTES = 512 << 20
+_BAND = 256  # rows
 
 
 def _open(content: bytes, what: str) -> Image.Image:
@@ -78,7 +91,9 @@ def _open(content: bytes, what: str) -> Image.Image:
             warnings.simplefilter("ignore")  # damaged metadata is Pillow's to skip, sizes are checked here
             return Image.open(io.BytesIO(content), formats=formats)
     except Image.DecompressionBombError:
-        raise EdgeageError(f"{what} has more than {MAX_PIXELS // 10**6} megapixels, the limit") from None
+        raise EdgeageError(
+            f"{what} has more than {HIGHEST_MEGAPIXELS:g} megapixels, the highest limit; make it smaller"
+        ) from None
     except Exception:  # Pillow's readers raise nearly anything on a damaged header
         hint = "; convert it to JPEG first" if content[4:8] == b"ftyp" else ""
         raise EdgeageError(
@@ -86,13 +101,12 @@ def _open(content: bytes, what: str) -> Image.Image:
         ) from None
 
 
-def _check_size(size: tuple[int, int], what: str) -> None:
+def _check_size(size: tuple[int, int], what: str, max_megapixels: float) -> None:
     width, height = size
-    if width * height > MAX_PIXELS:
-        limit = MAX_PIXELS // 10**6
+    if width * height > max_megapixels * 1e6:
         raise EdgeageError(
-            f"{what} has {width}x{height} = {width * height / 1e6:.0f} megapixels; the limit is {limit}; "
-            "make it smaller first"
+            f"{what} has {width}x{height} = {width * height / 1e6:.0f} megapixels; the limit is "
+            f"{max_megapixels:g}; make it smaller first, or raise the limit with --max-megapixels"
         )
     if not width or not height:
         raise EdgeageError(f"{what} is empty ({width}x{height})")
@@ -107,10 +121,10 @@ def _convert(image: Image.Image, name: str, what: str) -> Photo:
                 notes.append(f"{image.n_frames} frames: the first is used")  # type: ignore[attr-defined]
             image.load()
             profile = image.info.get("icc_profile")
-            upright = ImageOps.exif_transpose(image)
-        if upright.size != image.size or upright.tobytes() != image.tobytes():
-            notes.append("turned upright as its EXIF says")
-        rgb = _to_rgb(upright, profile, notes)
+            if image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9):
+                image = ImageOps.exif_transpose(image)
+                notes.append("turned upright as its EXIF says")
+        pixels = _pixels(_to_rgb(image, profile, notes))
     except EdgeageError as error:
         raise EdgeageError(f"{what}: {error}") from None
     except MemoryError:
@@ -118,7 +132,16 @@ def _convert(image: Image.Image, name: str, what: str) -> Photo:
     except Exception as error:  # as for the header: any exception here means damaged data
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise EdgeageError(f"{what} is damaged: {reason}") from None
-    return Photo(np.array(rgb, dtype=np.uint8), name, tuple(notes))
+    return Photo(pixels, name, tuple(notes))
+
+
+def _pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """The image as an array that may be written to; in bands, which takes no second copy of it all."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, _BAND):
+        bottom = min(top + _BAND, image.height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return pixels
 
 
 def _to_rgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
@@ -156,7 +179,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Ima
     if not profile:
         if image.mode == "CMYK":
             notes.append("CMYK without a colour profile: colours are approximate")
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")  # converting always copies
     from PIL import ImageCms
 
     try:
@@ -173,7 +196,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Ima
         return image.convert("RGB")
 
 
-def _from_array(array: NDArray[Any]) -> Photo:
+def _from_array(array: NDArray[Any], max_megapixels: float) -> Photo:
     grey = array.ndim == 2
     if not grey and not (array.ndim == 3 and array.shape[2] in (3, 4)):
         raise EdgeageError(
@@ -181,7 +204,7 @@ def _from_array(array: NDArray[Any]) -> Photo:
         )
     if array.dtype not in (np.uint8, np.uint16):
         raise EdgeageError(f"an array photo is uint8 or uint16; this one is {array.dtype}; convert it first")
-    _check_size((array.shape[1], array.shape[0]), "the array")
+    _check_size((array.shape[1], array.shape[0]), "the array", max_megapixels)
     notes = []
     if array.dtype == np.uint16:
         notes.append("16 bits per channel: reduced to 8")

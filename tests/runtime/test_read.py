@@ -210,16 +210,19 @@ def test_huge_pictures_are_refused_before_decoding(tmp_path: Path, side: int) ->
     data = b"IHDR" + header
     start = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + data + struct.pack(">I", zlib.crc32(data))
     (tmp_path / "bomb.png").write_bytes(start + struct.pack(">I", 1 << 20) + b"IDAT")
-    with pytest.raises(EdgeageError, match=r"80 megapixels|limit is 80"):
+    with pytest.raises(EdgeageError, match=r"limit is 80|more than 178 megapixels"):
         read_photo(tmp_path / "bomb.png")
 
 
 def test_limits(monkeypatch: pytest.MonkeyPatch, sample: Path) -> None:
-    monkeypatch.setattr(read, "MAX_PIXELS", 1000)
-    with pytest.raises(EdgeageError, match="512x512"):
-        read_photo(sample)
+    with pytest.raises(EdgeageError, match=r"512x512.*--max-megapixels"):
+        read_photo(sample, max_megapixels=0.2)
+    assert read_photo(sample, max_megapixels=0.27).pixels.shape == (512, 512, 3)
     with pytest.raises(EdgeageError, match="limit"):
-        read_photo(np.zeros((40, 40, 3), np.uint8))
+        read_photo(np.zeros((40, 40, 3), np.uint8), max_megapixels=0.001)
+    for limit in (0, -1, 179, float("nan")):
+        with pytest.raises(EdgeageError, match="goes from 0"):
+            read_photo(sample, max_megapixels=limit)
     monkeypatch.setattr(read, "_MAX_BYTES", 1000)
     with pytest.raises(EdgeageError, match="MiB"):
         read_photo(sample)
@@ -236,7 +239,7 @@ def test_damaged_files_read_or_are_refused(kind: str, data: st.DataObject) -> No
     content = content[: data.draw(st.integers(1, len(content)))]
     try:
         image = read._open(bytes(content), "it")
-        read._check_size(image.size, "it")
+        read._check_size(image.size, "it", 80)
         pixels = read._convert(image, "it", "it").pixels
     except EdgeageError:
         return

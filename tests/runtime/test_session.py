@@ -15,8 +15,9 @@ from PIL import Image
 import edgeage
 from edgeage.errors import EdgeageError
 from edgeage.groups import AGE_GROUPS
+from edgeage.runtime.aged import STAGES
 from edgeage.runtime.bundle import open_bundle
-from edgeage.runtime.session import STAGES, Session, load
+from edgeage.runtime.session import Session, load
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,131 @@
+"""edgeage video: a clip becomes one clip per age group."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from edgeage.runtime.video.age import AgedClip
+    from edgeage.runtime.video.sink import Sink
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  edgeage video clip.mp4 --out aged --groups 60+ --from 30-39
+  edgeage video frames --rate 30 --out aged --groups 60+,50-59 --all-faces"""
+)
+@click.argument("clip", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the clips.")
+@click.option(
+    "--bundle", type=click.Path(path_type=Path), help="NAME.agebundle; the shipped model unless given."
+)
+@click.option("--engine", default="litert", show_default=True, help="litert, tflite-runtime or onnxruntime.")
+@click.option("--precision", default="int8", show_default=True, help="int8 or float32.")
+@click.option("--mode", default="delta", show_default=True, help="delta or raw, as for edgeage age.")
+@click.option("--groups", metavar="G,G", help="Age groups to make, a clip each; all unless given.")
+@click.option(
+    "--from", "source", metavar="G", help="The face's own group (or age); searched on its first frame."
+)
+@click.option("--strength", type=float, help="0..2 for delta [default: 1.1], 0..1 for raw [default: 1].")
+@click.option("--all-faces", is_flag=True, help="Age every face; the largest only unless given.")
+@click.option(
+    "--steps",
+    type=int,
+    default=0,
+    show_default=True,
+    metavar="K",
+    help="Steps of latent refinement in every frame; delta gains nothing from them.",
+)
+@click.option("--rate", type=float, metavar="FPS", help="Of a folder of frames [default: 25].")
+@click.option(
+    "--max-megapixels", default=80.0, show_default=True, help="Larger frames are refused; at most 178."
+)
+@click.option("--threads", default=1, show_default=True, help="CPU threads of the engines.")
+@click.option("--force", is_flag=True, help="Write over clips that are there already.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def command(
+    clip: Path,
+    out: Path,
+    bundle: Path | None,
+    engine: str,
+    precision: str,
+    mode: str,
+    groups: str | None,
+    source: str | None,
+    strength: float | None,
+    all_faces: bool,
+    steps: int,
+    rate: float | None,
+    max_megapixels: float,
+    threads: int,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Age the face in CLIP, a video file (needs pip install "edgeage[video]") or a folder of frames.
+
+    A file becomes OUT/NAME-GROUP.mp4 with its sound, a folder OUT/NAME-GROUP/ of PNG frames.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from edgeage.native_output import without_native_info
+    from edgeage.runtime.photo.write import check_output
+    from edgeage.runtime.session import load
+    from edgeage.runtime.video.age import age_clip
+    from edgeage.runtime.video.clip import open_clip
+    from edgeage.runtime.video.sink import open_sink
+
+    session = load(bundle, engine, precision, threads, max_megapixels)
+    plan = session.plan(
+        None if groups is None else groups.split(","), mode, source, strength, all_faces, steps
+    )
+    opened = open_clip(clip, rate, max_megapixels)
+    check_output(out, [])
+    with without_native_info():  # at their first use; later the progress bar has stderr
+        session.engine("encoder"), session.detector
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with ExitStack() as stack:
+        sinks = {}
+        for group in plan.targets:
+            sinks[group] = open_sink(opened, out, group, force=force)
+            stack.callback(sinks[group].discard)
+        bar = stack.enter_context(
+            Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+        )
+        task = bar.add_task("frames", total=opened.count or None)
+        done = age_clip(session, opened, plan, sinks, lambda: bar.advance(task))
+        for sink in sinks.values():
+            sink.finish()
+    _say(done, sinks, plan.warnings, as_json)
+
+
+def _say(done: AgedClip, sinks: dict[str, Sink], warnings: tuple[str, ...], as_json: bool) -> None:
+    notes = [*warnings, *dict.fromkeys(note for sink in sinks.values() for note in sink.notes)]
+    files = {group: str(sink.path) for group, sink in sinks.items()}
+    if as_json:
+        facts = {
+            "frames": done.frames,
+            "with_face": done.with_face,
+            "own_groups": done.tracks,
+            "timings_ms": {stage: round(spent, 3) for stage, spent in done.timings.items()},
+            "files": files,
+            "warnings": notes,
+        }
+        click.echo(json.dumps(facts, indent=2))
+        return
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+    each = sum(done.timings.values()) / done.frames
+    click.echo(
+        f"{done.frames} frames, a face aged in {done.with_face}, own group {', '.join(done.tracks)}; "
+        f"{each:.1f} ms a frame without reading and writing"
+    )
+    for group, file in files.items():
+        click.echo(f"{group:6} {file}")
