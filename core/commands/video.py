@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeage.commands.provenance_options import marks_of, provenance_options, show_marks
+from edgeage.errors import EdgeageError
+
 if TYPE_CHECKING:
+    from edgeage.runtime.provenance.marking import Marking, Provenance
     from edgeage.runtime.video.age import AgedClip
     from edgeage.runtime.video.sink import Sink
 
@@ -49,6 +53,7 @@ Examples:
 @click.option("--threads", default=1, show_default=True, help="CPU threads of the engines.")
 @click.option("--force", is_flag=True, help="Write over clips that are there already.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@provenance_options
 def command(
     clip: Path,
     out: Path,
@@ -66,6 +71,7 @@ def command(
     threads: int,
     force: bool,
     as_json: bool,
+    marking: Marking | None,
 ) -> None:
     """Age the face in CLIP, a video file (needs pip install "edgeage[video]") or a folder of frames.
 
@@ -76,6 +82,8 @@ def command(
 
     from edgeage.native_output import without_native_info
     from edgeage.runtime.photo.write import check_output
+    from edgeage.runtime.provenance.claim import Claim
+    from edgeage.runtime.provenance.marking import Provenance
     from edgeage.runtime.session import load
     from edgeage.runtime.video.age import age_clip
     from edgeage.runtime.video.clip import open_clip
@@ -87,6 +95,15 @@ def command(
     )
     opened = open_clip(clip, rate, max_megapixels)
     check_output(out, [])
+    if marking and (marking.signer or marking.watermark):
+        raise EdgeageError(
+            "clips get a label in their metadata and --visible-mark; leave out --certificate and --watermark"
+        )
+    provenance = None
+    if marking:
+        names, own = session.profile.groups, source or "searched"
+        facts = (session.bundle.manifest.name, session.bundle.sha256, tuple(plan.targets), own)
+        provenance = Provenance(Claim(*facts, plan.mode, plan.strength), marking, tuple(names))
     with without_native_info():  # at their first use; later the progress bar has stderr
         session.engine("encoder"), session.detector
     console = Console(stderr=True)
@@ -94,7 +111,7 @@ def command(
     with ExitStack() as stack:
         sinks = {}
         for group in plan.targets:
-            sinks[group] = open_sink(opened, out, group, force=force)
+            sinks[group] = open_sink(opened, out, group, provenance, force=force)
             stack.callback(sinks[group].discard)
         bar = stack.enter_context(
             Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
@@ -103,10 +120,16 @@ def command(
         done = age_clip(session, opened, plan, sinks, lambda: bar.advance(task))
         for sink in sinks.values():
             sink.finish()
-    _say(done, sinks, plan.warnings, as_json)
+    _say(done, sinks, plan.warnings, provenance, as_json)
 
 
-def _say(done: AgedClip, sinks: dict[str, Sink], warnings: tuple[str, ...], as_json: bool) -> None:
+def _say(
+    done: AgedClip,
+    sinks: dict[str, Sink],
+    warnings: tuple[str, ...],
+    provenance: Provenance | None,
+    as_json: bool,
+) -> None:
     notes = [*warnings, *dict.fromkeys(note for sink in sinks.values() for note in sink.notes)]
     files = {group: str(sink.path) for group, sink in sinks.items()}
     if as_json:
@@ -117,6 +140,7 @@ def _say(done: AgedClip, sinks: dict[str, Sink], warnings: tuple[str, ...], as_j
             "timings_ms": {stage: round(spent, 3) for stage, spent in done.timings.items()},
             "files": files,
             "warnings": notes,
+            "provenance": _marks(provenance, files),
         }
         click.echo(json.dumps(facts, indent=2))
         return
@@ -129,3 +153,14 @@ def _say(done: AgedClip, sinks: dict[str, Sink], warnings: tuple[str, ...], as_j
     )
     for group, file in files.items():
         click.echo(f"{group:6} {file}")
+    if provenance is None or Path(file).is_dir():
+        show_marks(provenance)
+    else:
+        click.echo("marks:  a plain-text label in the comment of each file")
+
+
+def _marks(provenance: Provenance | None, files: dict[str, str]) -> dict[str, Any]:
+    marks = marks_of(provenance)
+    if provenance and not all(Path(file).is_dir() for file in files.values()):
+        marks["metadata"] = "a plain-text label in the file's comment"
+    return marks

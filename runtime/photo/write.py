@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeage.errors import OutputError
-from edgeage.runtime.provenance.marking import Provenance
 from edgeage.runtime.photo.sheets import ORIGINAL, Sheet, Strip, png
+from edgeage.runtime.provenance.marking import Provenance
 
 
 def photo_name(group: str) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgeage.errors import EdgeageError, OutputError
 from edgeage.runtime.photo.sheets import png
+from edgeage.runtime.provenance.marking import Provenance
 from edgeage.runtime.video.clip import Clip, FileClip, Frame, require_av
 
 _TICKS = 90_000  # per second, as MPEG counts
@@ -42,8 +43,13 @@ class Sink(Protocol):
         """Leave nothing, also after `finish` failed; does nothing after it succeeded."""
 
 
-def open_sink(clip: Clip, out: Path, group: str, *, force: bool = False) -> Sink:
+def open_sink(
+    clip: Clip, out: Path, group: str, provenance: Provenance | None, *, force: bool = False
+) -> Sink:
     """For frames `out`/NAME-GROUP/, for a file `out`/NAME-GROUP.mp4 (.mkv of .mkv).
+
+    `provenance` labels every frame, or the file as a whole (its comment); None, which must be said, labels
+    none.
 
     Raises OutputError if it is there already and `force` is not set, or `out` cannot be written to.
     """
@@ -54,7 +60,9 @@ def open_sink(clip: Clip, out: Path, group: str, *, force: bool = False) -> Sink
         raise OutputError(f"{path} is there already; choose another --out or pass --force")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return FileSink(clip, path) if isinstance(clip, FileClip) else FolderSink(path)
+        if isinstance(clip, FileClip):
+            return FileSink(clip, path, group, provenance)
+        return FolderSink(path, group, provenance)
     except OSError as error:
         raise OutputError(f"cannot write to {out}: {error.strerror}") from None
 
@@ -62,16 +70,18 @@ def open_sink(clip: Clip, out: Path, group: str, *, force: bool = False) -> Sink
 class FolderSink:
     """PNG frames under their own names."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, group: str, provenance: Provenance | None) -> None:
+        self.path, self._group, self._provenance = path, group, provenance
         self.notes: list[str] = []
         self._temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
         shutil.rmtree(self._temporary, ignore_errors=True)
         self._temporary.mkdir()
 
     def write(self, frame: Frame, pixels: NDArray[np.uint8]) -> None:
+        marks = self._provenance
+        content = marks.mark_file(png(marks.mark_pixels(pixels)), self._group) if marks else png(pixels)
         try:
-            (self._temporary / f"{Path(frame.name).stem}.png").write_bytes(png(pixels))
+            (self._temporary / f"{Path(frame.name).stem}.png").write_bytes(content)
         except OSError as error:
             raise OutputError(f"cannot write to {self.path}: {error.strerror}") from None
 
@@ -90,14 +100,16 @@ class FolderSink:
 class FileSink:
     """H.264 (MPEG-4 where x264 is not built in), the sound copied packet by packet."""
 
-    def __init__(self, clip: FileClip, path: Path) -> None:
+    def __init__(self, clip: FileClip, path: Path, group: str, provenance: Provenance | None) -> None:
         self._av = av = require_av()
-        self.path, self._clip = path, clip
+        self.path, self._clip, self._provenance = path, clip, provenance
         self.notes: list[str] = []
         self._temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
         kind = "matroska" if path.suffix == ".mkv" else "mp4"
         self._container = av.open(str(self._temporary), "w", format=kind)
         self._codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+        if provenance:
+            self._container.metadata["comment"] = provenance.claim.for_group(group).label
         options = {"crf": _QUALITY} if self._codec == "libx264" else {"q:v": "2"}
         rate = Fraction(clip.rate).limit_denominator(1001)
         self._stream = self._container.add_stream(self._codec, rate=rate, options=options)
@@ -138,6 +150,8 @@ class FileSink:
                 self.notes.append(f"an odd row or column is cut off: {width}x{height}")
         if self._size != (width, height):
             raise EdgeageError(f"{self._clip.path} changes its size on the way; convert it first")
+        if self._provenance:
+            pixels = self._provenance.mark_pixels(pixels)
         shown = self._av.VideoFrame.from_ndarray(
             np.ascontiguousarray(pixels[:height, :width]), format="rgb24"
         )
