@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeage.commands.provenance_options import provenance_options
+from edgeage.commands.provenance_options import marks_of, provenance_options
 
 if TYPE_CHECKING:
     from edgeage.runtime.provenance.marking import Marking
@@ -108,10 +108,10 @@ def command(
     same command again goes on where it was stopped.
     """
     from edgeage.commands.age_batch import age_batch
-    from edgeage.commands.age_one import Job, check_single
     from edgeage.commands.age_table import show
     from edgeage.errors import EdgeageError
     from edgeage.native_output import without_native_info
+    from edgeage.runtime.job import Job
     from edgeage.runtime.session import load
 
     if as_json and json_lines:
@@ -130,12 +130,15 @@ def command(
         form = "lines" if json_lines else "document" if as_json else "text"
         raise SystemExit(age_batch(job, photos, out, form, force=force))
 
-    check_single(job, out, force=force)  # before the work, not after
+    job.check_output(out, force=force)  # before the work, not after
     with without_native_info():
         done = job.age(photos[0], out, force=force)
     if as_json or json_lines:
         click.echo(
-            json.dumps({"bundle": job.bundle_facts(), **done.facts()}, indent=None if json_lines else 2)
+            json.dumps(
+                {"bundle": job.bundle_facts(), **done.facts(), "provenance": marks_of(done.provenance)},
+                indent=None if json_lines else 2,
+            )
         )
         return
     show(done, session)

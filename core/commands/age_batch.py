@@ -8,16 +8,18 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from edgeage.commands.age_one import Job
+from edgeage.commands.provenance_options import marks_of
 from edgeage.errors import EdgeageError, OutputError
 from edgeage.files import new_folder, read_json, sha256, write_json
-from edgeage.runtime.photo.write import check_output
+
+if TYPE_CHECKING:
+    from edgeage.runtime.job import Job
 
 RECORD = "result.json"  # in each photo's folder: the settings and the photo that it was made from
 # What is taken from a folder; HEIC cannot be read, and is reported rather than passed over.
@@ -40,6 +42,8 @@ def age_batch(job: Job, photos: Sequence[Path], out: Path, form: str, *, force: 
     `form`: "text", "lines" (JSON, each photo when it is done) or "document" (JSON, at the end). Raises
     EdgeageError if there is no photo or nothing can be written: no other photo would fare better.
     """
+    from edgeage.runtime.photo.write import check_output
+
     items, passed_over = find_photos(photos, out)
     check_output(out, [])
     results, stopped = [], False
@@ -135,7 +139,8 @@ def _write(job: Job, photo: Path, folder: Path, made_from: dict[str, Any], *, fo
     try:
         with new_folder(folder, replace=force) as temporary:
             done = job.age(photo, temporary)
-            facts = {**done.facts(), "files": [str(folder / path.name) for path in done.files]}
+            files = [str(folder / path.name) for path in done.files]
+            facts = {**done.facts(), "files": files, "provenance": marks_of(done.provenance)}
             write_json(temporary / RECORD, {**made_from, "result": facts})
     except OSError as error:
         raise OutputError(f"cannot write to {folder}: {error.strerror}") from None

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from edgeage.commands.age_one import Done
 from edgeage.commands.provenance_options import show_marks
-from edgeage.runtime.aged import AgedPhoto
-from edgeage.runtime.photo.page import Page
-from edgeage.runtime.session import Session
+
+if TYPE_CHECKING:
+    from edgeage.runtime.aged import AgedPhoto
+    from edgeage.runtime.job import Done
+    from edgeage.runtime.session import Session
 
 
 def show(done: Done, session: Session) -> None:
@@ -35,7 +36,7 @@ def show(done: Done, session: Session) -> None:
         click.echo(f"note: {warning}", err=True)
     click.echo(f"{len(result.aged)} photos: {folder}/age-GROUP.png")
     for file in done.files[len(result.aged) :]:
-        kind = "page" if file.name == Page.name else file.stem
+        kind = "page" if file.suffix == ".html" else file.stem
         click.echo(f"{kind + ':':9} {file}")
     show_marks(done.provenance)
 

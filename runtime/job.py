@@ -1,4 +1,4 @@
-"""One photo of `edgeage age`: aged, and written with all that is asked for."""
+"""One photo, aged and written with all that is asked for: what `edgeage age` does to each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from edgeage import __version__
-from edgeage.commands.provenance_options import marks_of
 from edgeage.runtime.aged import AgedPhoto
 from edgeage.runtime.photo.morph import Morph, check_kind
 from edgeage.runtime.photo.page import Page
@@ -29,11 +28,10 @@ class Done:
     provenance: Provenance | None
 
     def facts(self) -> dict[str, Any]:
-        """Everything but the pixels, as JSON values."""
+        """Everything but the pixels and marks, as JSON values."""
         summary = self.result.summary()
         summary["timings_ms"]["write"] = round(self.write_ms, 3)
-        files = [str(path) for path in self.files]
-        return {**summary, "files": files, "provenance": marks_of(self.provenance)}
+        return {**summary, "files": [str(path) for path in self.files]}
 
 
 class Job:
@@ -73,10 +71,10 @@ class Job:
         spent = (time.perf_counter() - start) * 1e3 - (result.timings["blend"] - blended)
         return Done(result, files, spent, provenance)
 
-    def names(self) -> list[str]:
-        """The names of the files that a photo becomes."""
+    def check_output(self, folder: Path, *, force: bool = False) -> None:
+        """OutputError if the pictures of a photo cannot be written to `folder`."""
         sheets = [f"morph.{self._morph}"] * bool(self._morph) + [Page.name] * self._page
-        return [*map(photo_name, self._plan.targets), *sheets, STRIP]
+        check_output(folder, [*map(photo_name, self._plan.targets), *sheets, STRIP], force=force)
 
     def settings(self) -> dict[str, Any]:
         """All that the pictures depend on, as JSON values."""
@@ -100,8 +98,3 @@ class Job:
     def bundle_facts(self) -> dict[str, str]:
         bundle = self._session.bundle
         return {"path": str(bundle.path), "name": bundle.manifest.name}
-
-
-def check_single(job: Job, out: Path, *, force: bool) -> None:
-    """EdgeageError if the pictures of one photo cannot be written to `out`."""
-    check_output(out, job.names(), force=force)
