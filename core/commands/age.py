@@ -134,11 +134,7 @@ def command(
     with without_native_info():
         done = job.age(photos[0], out, force=force)
     if as_json or json_lines:
-        click.echo(
-            json.dumps(
-                {"bundle": job.bundle_facts(), **done.facts(), "provenance": marks_of(done.provenance)},
-                indent=None if json_lines else 2,
-            )
-        )
+        document = {"bundle": job.bundle_facts(), **done.facts(), "provenance": marks_of(done.provenance)}
+        click.echo(json.dumps(document, indent=None if json_lines else 2))
         return
     show(done, session)

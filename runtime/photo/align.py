@@ -46,4 +46,4 @@ def photo_to_crop(face: Face, frame: Sequence[tuple[float, float]], size: int) -
 
 def align(photo: NDArray[np.uint8], crop_to_photo: Matrix, size: int) -> NDArray[np.uint8]:
     """The aligned crop, uint8 [size, size, 3]; beyond the photo its border is repeated."""
-    return resample(photo, crop_to_photo, (size, size))
+    return resample(photo, crop_to_photo, (size, size), oversampling=2)

@@ -16,7 +16,6 @@ from edgeage.runtime.engines import ENGINE_FORMATS, check_engine_name
 from edgeage.runtime.photo.resample import Matrix, apply
 
 INPUT = 128
-_CANDIDATE_SCORE = 0.5  # below, an anchor saw nothing
 _SAME_FACE = 0.3  # intersection over union above which two boxes are one face
 _INSIDE = 0.6  # share of the smaller box in a better one above which it is a part of that face
 _SWAPPED = [1, 0, 2, 3, 5, 4]  # the keypoints of a mirrored face
@@ -39,15 +38,17 @@ class BlazeFace:
         """
         shown = picture[:, ::-1] if mirrored else picture
         regressors, logits = self.network(shown[None].astype(np.float32) / np.float32(127.5) - 1)
-        scores = 1 / (1 + np.exp(-np.clip(logits.reshape(-1).astype(np.float64), -80, 80)))
-        keep = scores >= _CANDIDATE_SCORE
+        keep = logits.reshape(-1) >= 0  # scores of 0.5 and more; below, an anchor saw nothing
+        if not keep.any():
+            return np.empty((0, 17))
+        scores = 1 / (1 + np.exp(-np.minimum(logits.reshape(-1)[keep].astype(np.float64), 80)))
         # 16 numbers per anchor in pixels: centre, size, keypoints; places are relative to the anchor.
         numbers = regressors.reshape(-1, 8, 2)[keep].astype(np.float64)
         places = np.delete(numbers, 1, axis=1) + _anchors()[keep, None]
         if mirrored:
             places[:, :, 0] = INPUT - places[:, :, 0]
             places[:, 1:] = places[:, 1:][:, _SWAPPED]
-        rows = np.column_stack([scores[keep], places[:, 0], numbers[:, 1], places[:, 1:].reshape(-1, 12)])
+        rows = np.column_stack([scores, places[:, 0], numbers[:, 1], places[:, 1:].reshape(-1, 12)])
         return distinct(rows, average=True)
 
 

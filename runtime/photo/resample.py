@@ -35,14 +35,14 @@ def resample(
     source_of: Matrix,
     size: tuple[int, int],
     fill: int | None = None,
-    oversampling: int = 4,
+    oversampling: float = 4,
 ) -> NDArray[_Pixel]:
     """Look up an output image of `size` (width, height) in `pixels` [H, W, 3].
 
     `source_of` maps output coordinates to coordinates of `pixels`. Outside of `pixels` the nearest border
     pixel is taken, or the constant `fill`. Where the transform shrinks, the source is averaged over each
     output pixel's area; where it grows, it is interpolated bicubically. `oversampling`: grid points per
-    output pixel and axis that are left to that average, less is faster and coarser.
+    output pixel and axis that are left to that average, less is faster and coarser; below 1 it softens.
     Gives [height, width, 3] of the same type (uint8 rounded, float32 not).
     """
     step = math.sqrt(abs(np.linalg.det(source_of[:, :2])))  # source pixels per output pixel
