@@ -72,12 +72,12 @@ class Detector:
         Small faces are searched for if no others are found, or with `all_faces`.
         """
         working = _shrink(photo)
-        rows = self._closer(photo, self._search(working, photo.shape, _SQUARES), _FINAL_SCORE)
+        rows = self._placed(photo, self._search(working, photo.shape, _SQUARES), _FINAL_SCORE)
         if all_faces or not len(rows):
             candidates = self._search(working, photo.shape, _SMALL_SQUARES)
-            small = self._closer(photo, candidates, _FINAL_SCORE_SMALL)
+            small = self._placed(photo, candidates, _FINAL_SCORE_SMALL)
             rows = distinct(np.concatenate([rows, small]))
-        return self._faces(photo, rows)
+        return sorted(map(_face, rows), key=lambda face: -face.size)
 
     def follow(self, photo: NDArray[np.uint8], faces: Sequence[Face]) -> list[Face]:
         """Faces of the picture before this one, found anew near their places; those gone are left out.
@@ -85,7 +85,7 @@ class Detector:
         A tenth of the time of `find`; finds no face that was not there before.
         """
         rows = np.array([_row(face) for face in faces]).reshape(-1, 17)
-        return self._faces(photo, self._closer(photo, rows, _FOLLOWED_SCORE))
+        return sorted(map(_face, self._placed(photo, rows, _FOLLOWED_SCORE)), key=lambda face: -face.size)
 
     def _search(self, working: Image.Image, shape: tuple[int, ...], squares: tuple[float, ...]) -> Rows:
         """Candidates from squares of several sizes laid over a photo of [H, W, ...], in its coordinates."""
@@ -101,7 +101,7 @@ class Detector:
         return distinct(np.concatenate(found))
 
     def _closer(self, photo: NDArray[np.uint8], candidates: Rows, least: float) -> Rows:
-        """Candidates that are still faces when seen upright and zoomed in (score >= `least`), placed anew."""
+        """Candidates that are still faces when seen upright and zoomed in: score >= `least`."""
         faces = []
         for row in candidates:
             for first in self._looks(photo, row, *_DECIDING, (False,)):
@@ -111,13 +111,16 @@ class Detector:
                 ]
         return distinct(np.array(faces).reshape(-1, 17))
 
-    def _faces(self, photo: NDArray[np.uint8], rows: Rows) -> list[Face]:
-        """Faces placed by the mean of several looks, the largest first."""
+    def _placed(self, photo: NDArray[np.uint8], candidates: Rows, least: float) -> Rows:
+        """Faces among the candidates, placed by the mean of several looks; so is their score, of all looks."""
         faces = []
-        for row in rows:
+        for row in self._closer(photo, candidates, least):
             looks = [look for way in _PLACING for look in self._looks(photo, row, *way, (False, True))]
-            faces.append(_face(np.mean(looks or [row], axis=0)))
-        return sorted(faces, key=lambda face: -face.size)
+            face = np.mean(looks or [row], axis=0)
+            face[0] *= len(looks) / (2 * len(_PLACING))
+            if face[0] >= least:
+                faces.append(face)
+        return distinct(np.array(faces).reshape(-1, 17))
 
     def _looks(
         self,

@@ -51,7 +51,7 @@ class Morph:
             frames[0].save(stream, "WEBP", quality=80, method=2, **options)
         else:
             # One palette for all: a palette of each frame's own would flicker.
-            palette = _side_by_side(list(self._stills.values())).quantize(256, Image.Quantize.MEDIANCUT)
+            palette = _side_by_side(frames[:: _FADE_FRAMES // 2]).quantize(256, Image.Quantize.MEDIANCUT)
             indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
             indexed[0].save(stream, "GIF", **{**options, "append_images": indexed[1:]})
         return stream.getvalue()
@@ -80,12 +80,9 @@ def _with_bar(still: Image.Image, label: str) -> Image.Image:
     return frame
 
 
-def _side_by_side(stills: Sequence[Image.Image]) -> Image.Image:
-    """With a stripe of the bar's black and white, so that the palette has them."""
-    sheet = Image.new("RGB", (sum(still.width for still in stills), stills[0].height + _BAR), "black")
-    left = 0
-    for still in stills:
-        sheet.paste(still, (left, 0))
-        left += still.width
-    sheet.paste("white", (0, stills[0].height, left // 2, stills[0].height + _BAR))
+def _side_by_side(frames: Sequence[Image.Image]) -> Image.Image:
+    width, height = frames[0].size
+    sheet = Image.new("RGB", (len(frames) * width, height))
+    for index, frame in enumerate(frames):
+        sheet.paste(frame, (index * width, 0))
     return sheet
