@@ -16,9 +16,9 @@ from edgeage.errors import EdgeageError
 from edgeage.runtime.photo.sheets import ORIGINAL, Box, Mark, faces_of, write_label
 
 KINDS = ("gif", "webp")
-_HEIGHT = 400  # pixels
+_HEIGHT = 360  # pixels
 _BAR = 32
-_HOLD_MS, _FADE_MS, _FADE_FRAMES = 700, 50, 8
+_HOLD_MS, _FADE_MS, _FADE_FRAMES = 700, 60, 6
 
 
 def check_kind(kind: str) -> str:

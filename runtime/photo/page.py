@@ -115,7 +115,7 @@ def _data(pixels: NDArray[np.uint8]) -> str:
 def _small(pixels: NDArray[np.uint8]) -> Image.Image:
     """At most `_SIDE` pixels long."""
     height, width = pixels.shape[:2]
-    block = max(height, width) // (2 * _SIDE)
+    block = max(height, width) // _SIDE
     if block > 1:  # in bands: no second picture of the photo's size
         rows = 64 * block
         bands = [Image.fromarray(pixels[top : top + rows]).reduce(block) for top in range(0, height, rows)]

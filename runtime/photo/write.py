@@ -64,9 +64,7 @@ def write_photos(
 
         for group in aged:
             pixels = aged[group]
-            shown = provenance.mark_pixels(pixels, group) if provenance else pixels
-            content = png(shown)
-            stage(photo_name(group), provenance.mark_file(content, group) if provenance else content)
+            stage(photo_name(group), _encoded(pixels, group, provenance))
             for sheet in sheets:
                 sheet.add(group, pixels)
         for sheet in sheets:
@@ -83,3 +81,9 @@ def write_photos(
             raise OutputError(f"cannot write to {folder}: {error.strerror}") from None
         raise
     return list(staged.values())
+
+
+def _encoded(pixels: NDArray[np.uint8], group: str, provenance: Provenance | None) -> bytes:
+    if provenance is None:
+        return png(pixels)
+    return provenance.mark_file(png(provenance.mark_pixels(pixels, group)), group)
