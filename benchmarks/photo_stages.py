@@ -51,7 +51,7 @@ def measure(session: Session, photo: Path, rounds: int) -> dict[str, Any]:
     """Medians over the rounds."""
     engines: dict[str, float] = defaultdict(float)
     session.age(photo)  # opens the engines
-    detector = session.detector.blazeface
+    detector = session.detector().blazeface
     detector.network = timed(detector.network, engines, "detect")
     stage_of = {"encoder": "encode", "generator_all": "generate"}
     for name in ("encoder", "generator_all", "embedder", "generator", "refine"):

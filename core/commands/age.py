@@ -126,7 +126,7 @@ def command(
         prepare_plans(session.bundle, precision, quiet=as_json or json_lines)
     if len(photos) > 1 or photos[0].is_dir():
         with without_native_info():  # at their first use; later the progress bar has stderr
-            session.engine("encoder"), session.detector
+            session.engine("encoder"), session.detector()
         form = "lines" if json_lines else "document" if as_json else "text"
         raise SystemExit(age_batch(job, photos, out, form, force=force))
 

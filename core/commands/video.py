@@ -105,7 +105,7 @@ def command(
         facts = (session.bundle.manifest.name, session.bundle.sha256, tuple(plan.targets), own)
         provenance = Provenance(Claim(*facts, plan.mode, plan.strength), marking, tuple(names))
     with without_native_info():  # at their first use; later the progress bar has stderr
-        session.engine("encoder"), session.detector
+        session.engine("encoder"), session.detector()
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with ExitStack() as stack:

@@ -48,7 +48,7 @@ def age_clip(
     Raises EdgeageError if no frame shows a face that can be aged, or something cannot be read or written.
     """
     names = session.profile.groups
-    tracker = Tracker(session.detector, all_faces=plan.all_faces)
+    tracker = Tracker(session.detector(), all_faces=plan.all_faces)
     done, clock, before = AgedClip(), Clock(), None
     for frame in clip.frames():
         seconds = 1 / clip.rate if before is None else max(frame.seconds - before, 1e-3)
