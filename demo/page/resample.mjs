@@ -1,0 +1,123 @@
+// Look a picture up through an affine map with area quality: no aliasing when shrinking, bicubic when growing.
+// The same steps as edgeage.runtime.photo.resample, with the rounding of Pillow's filters.
+
+import { apply, zoom } from "./affine.mjs";
+import { clamp } from "./numbers.mjs";
+import { reduce } from "./picture.mjs";
+
+/**
+ * A picture of [width, height], looked up in `picture` where `sourceOf` maps its coordinates to.
+ * Outside of `picture` the nearest border pixel is taken, or black with `options.black`.
+ * `options.oversampling`: grid points per output pixel and axis that are left to the average of areas.
+ */
+export function resample(picture, sourceOf, [width, height], { black = false, oversampling = 4 } = {}) {
+  const step = zoom(sourceOf); // source pixels per output pixel
+  let { patch, map } = cut(picture, sourceOf, [width, height], step, black);
+  // Strong shrinking: first average whole blocks (cheap), so that about `oversampling` remain.
+  const block = Math.max(Math.trunc(step / oversampling), 1);
+  patch = reduce(patch, block);
+  // The rest on a finer grid that is then averaged: an area filter that also holds under rotation.
+  const fine = Math.max(Math.ceil(step / block - 1e-6), 1);
+  const [a, b, c, d, e, f] = map.map((value) => value / block);
+  const grid = [a / fine, b / fine, c, d / fine, e / fine, f];
+  const look = fine === 1 ? bicubic : bilinear;
+  return reduce(look(patch, grid, width * fine, height * fine), fine);
+}
+
+/** The part of a picture that the output can see, and what lies around it, with the map into it. */
+function cut(picture, sourceOf, [width, height], step, black) {
+  const corners = [[0, 0], [width, 0], [0, height], [width, height]].map((corner) => apply(sourceOf, corner));
+  const margin = 2 * step + 3; // what the filters reach beyond the outermost sample, and rounding
+  const [left, right] = range(corners.map(([x]) => x), margin, picture.width);
+  const [top, bottom] = range(corners.map(([, y]) => y), margin, picture.height);
+  const patch = picture.like(right - left, bottom - top);
+  const { channels, data } = picture;
+  for (let y = top; y < bottom; y++) {
+    const row = clamp(y, 0, picture.height - 1);
+    if (black && row !== y) continue;
+    let at = (y - top) * patch.width * channels;
+    for (let x = left; x < right; x++) {
+      const column = clamp(x, 0, picture.width - 1);
+      if (black && column !== x) {
+        at += channels;
+        continue;
+      }
+      const from = (row * picture.width + column) * channels;
+      for (let channel = 0; channel < channels; channel++) patch.data[at++] = data[from + channel];
+    }
+  }
+  const map = sourceOf.slice();
+  map[2] -= left;
+  map[5] -= top;
+  return { patch, map };
+}
+
+function range(ends, margin, limit) {
+  const low = Math.min(Math.floor(Math.min(...ends) - margin), limit - 1);
+  const high = Math.ceil(Math.max(...ends) + margin);
+  return [low, Math.max(high, clamp(low, 0, limit - 1) + 1)];
+}
+
+// The two loops below are where a photo's time goes; they make no objects per pixel.
+
+function bilinear(picture, [a, b, c, d, e, f], width, height) {
+  const { channels, data, width: stride } = picture;
+  const out = picture.like(width, height);
+  const bytes = !(data instanceof Float32Array);
+  const lastX = picture.width - 1, lastY = picture.height - 1;
+  for (let j = 0, at = 0; j < height; j++) {
+    for (let i = 0; i < width; i++) {
+      const x = a * (i + 0.5) + b * (j + 0.5) + c - 0.5;
+      const y = d * (i + 0.5) + e * (j + 0.5) + f - 0.5;
+      const left = Math.floor(x), top = Math.floor(y);
+      const dx = x - left, dy = y - top;
+      const x0 = clamp(left, 0, lastX), x1 = clamp(left + 1, 0, lastX);
+      const row0 = clamp(top, 0, lastY) * stride, row1 = clamp(top + 1, 0, lastY) * stride;
+      const p = (row0 + x0) * channels, q = (row0 + x1) * channels;
+      const r = (row1 + x0) * channels, s = (row1 + x1) * channels;
+      for (let channel = 0; channel < channels; channel++) {
+        const upper = data[p + channel] * (1 - dx) + data[q + channel] * dx;
+        const lower = data[r + channel] * (1 - dx) + data[s + channel] * dx;
+        const value = upper + (lower - upper) * dy;
+        out.data[at++] = bytes ? Math.floor(value) : value;
+      }
+    }
+  }
+  return out;
+}
+
+function bicubic(picture, [a, b, c, d, e, f], width, height) {
+  const { channels, data, width: stride } = picture;
+  const out = picture.like(width, height);
+  const bytes = !(data instanceof Float32Array);
+  const lastX = picture.width - 1, lastY = picture.height - 1;
+  const rows = new Int32Array(4), columns = new Int32Array(4), values = new Float64Array(4);
+  for (let j = 0, at = 0; j < height; j++) {
+    for (let i = 0; i < width; i++) {
+      const x = a * (i + 0.5) + b * (j + 0.5) + c - 0.5;
+      const y = d * (i + 0.5) + e * (j + 0.5) + f - 0.5;
+      const left = Math.floor(x), top = Math.floor(y);
+      const dx = x - left, dy = y - top;
+      for (let k = 0; k < 4; k++) {
+        columns[k] = clamp(left - 1 + k, 0, lastX) * channels;
+        rows[k] = clamp(top - 1 + k, 0, lastY) * stride * channels;
+      }
+      for (let channel = 0; channel < channels; channel++) {
+        for (let k = 0; k < 4; k++) {
+          const row = rows[k] + channel;
+          values[k] = cubic(
+            data[row + columns[0]], data[row + columns[1]], data[row + columns[2]], data[row + columns[3]], dx,
+          );
+        }
+        const value = cubic(values[0], values[1], values[2], values[3], dy);
+        out.data[at++] = bytes ? Math.floor(clamp(value, 0, 255)) : value;
+      }
+    }
+  }
+  return out;
+}
+
+/** Pillow's cubic (a = -1) through four neighbours, at `t` between the middle two. */
+function cubic(v1, v2, v3, v4, t) {
+  return v2 + t * (v3 - v1 + t * (2 * (v1 - v2) + v3 - v4 + t * (v2 - v1 + v4 - v3)));
+}
