@@ -15,5 +15,5 @@ export function cropToPhoto(face, frame, size) {
 
 /** The aligned crop; beyond the photo its border is repeated. */
 export function align(photo, map, size) {
-  return resample(photo, map, [size, size]);
+  return resample(photo, map, [size, size], { oversampling: 2 });
 }

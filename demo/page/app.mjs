@@ -12,14 +12,15 @@ import * as view from "./view.mjs";
 
 const { element } = view;
 const PREVIEW_SIDE = 1280;
-const THUMBNAIL_SIDE = 240;
-const ROOM = 0.35; // around the face in a thumbnail, in widths of it
+const THUMBNAIL = { side: 240, room: 0.35 }; // room around the face, in widths of it
+const CLOSE_UP = { side: 1024, room: 0.9 };
+const NEARLY_ALL = 0.7; // share of the photo above which a close-up shows nothing new
 
-const settings = { strength: USUAL_STRENGTH, steps: 0, own: null, age: null };
+const settings = { strength: USUAL_STRENGTH, steps: 0, own: null, age: null, view: "photo" };
 const camera = new Camera(element("video"));
 let pipeline = null; // a promise
 let name = "photo"; // of the file
-let subject = null; // {photo, encoded, preview, closeUp, made} of the face that is shown
+let subject = null; // {photo, encoded, views, thumbnail, made, shown} of the face that is shown
 
 async function start() {
   if (!supported()) {
@@ -59,6 +60,7 @@ async function attempt(work) {
   view.setBusy(true);
   view.showError(null);
   try {
+    await view.painted(); // the search for faces keeps the page from being drawn
     await work();
   } catch (error) {
     camera.stop();
@@ -100,8 +102,11 @@ async function openFace(photo, face, reduced) {
   const loaded = await pipeline;
   const encoded = await loaded.encode(photo, face);
   const { picture, times } = smaller(photo, PREVIEW_SIDE);
-  const preview = { picture, map: enlarged(encoded.map, times) };
-  subject = { photo, encoded, preview, closeUp: closeUp(photo, encoded) };
+  const views = { photo: { picture, map: enlarged(encoded.map, times) }, face: closeUp(photo, encoded, CLOSE_UP) };
+  subject = { photo, encoded, views, thumbnail: closeUp(photo, encoded, THUMBNAIL) };
+  const useful = views.face.share < NEARLY_ALL;
+  element("whole").hidden = !useful;
+  settings.view = useful ? "face" : "photo";
   settings.own = encoded.nearest;
   const last = loaded.groups.length - 1;
   settings.age = settings.own === last ? 0 : last;
@@ -113,12 +118,12 @@ async function openFace(photo, face, reduced) {
   view.say(`Found a face of about ${group}. Showing ${view.nice(loaded.groups[settings.age])}.`);
 }
 
-/** The surroundings of a face for a thumbnail, small, with the map from the crop to it. */
-function closeUp(photo, { face, map }) {
+/** The surroundings of a face, small, with the map from the crop to it and its share of the photo. */
+function closeUp(photo, { face, map }, { side, room: widths }) {
   const [left, top, right, bottom] = face.box;
-  const room = ROOM * (right - left);
+  const room = widths * (right - left);
   const x = Math.max(Math.floor(left - room), 0);
-  const y = Math.max(Math.floor(top - 1.6 * room), 0);
+  const y = Math.max(Math.floor(top - 1.3 * room), 0);
   const width = Math.min(Math.ceil(right + room), photo.width) - x;
   const height = Math.min(Math.ceil(bottom + room), photo.height) - y;
   const part = photo.like(width, height);
@@ -126,8 +131,9 @@ function closeUp(photo, { face, map }) {
     const from = ((y + row) * photo.width + x) * 4;
     part.data.set(photo.data.subarray(from, from + width * 4), row * width * 4);
   }
-  const { picture, times } = smaller(part, THUMBNAIL_SIDE);
-  return { picture, map: enlarged(shifted(map, -x, -y), times) };
+  const { picture, times } = smaller(part, side);
+  const share = (width * height) / (photo.width * photo.height);
+  return { picture, map: enlarged(shifted(map, -x, -y), times), share };
 }
 
 let wanted = null; // changes that came while the last ones were at work
@@ -143,24 +149,25 @@ async function change(changes) {
       const now = wanted;
       wanted = null;
       Object.assign(settings, now);
-      await render("steps" in now || "own" in now || now.made, !("age" in now && Object.keys(now).length === 1));
+      await render(now);
     }
   } finally {
     working = false;
   }
 }
 
-async function render(generate, thumbnails) {
+async function render(changes) {
   const loaded = await pipeline;
-  const { encoded, preview, closeUp } = subject;
+  const { encoded, views, thumbnail } = subject;
+  const generate = "made" in changes || "steps" in changes || "own" in changes;
   if (generate) subject.made = await loaded.generate(encoded, settings.steps, settings.own);
   const { made } = subject;
-  const { strength, age, own } = settings;
-  const blended = await loaded.timed("blend", () => loaded.blend(preview.picture, preview.map, made, age, strength));
-  subject.blended = blended;
-  if (thumbnails) {
-    const pictures = loaded.groups.map((_, i) => loaded.blend(closeUp.picture, closeUp.map, made, i, strength));
-    view.showAges(pictures, own, age);
+  const { strength, age, own, view: chosen } = settings;
+  const { picture, map } = views[chosen];
+  subject.shown = await loaded.timed("blend", () => loaded.blend(picture, map, made, age, strength));
+  if (generate || "strength" in changes) {
+    const { picture: small, map: there } = thumbnail;
+    view.showAges(loaded.groups.map((_, i) => loaded.blend(small, there, made, i, strength)), own, age);
   }
   showPicture(loaded);
   showSettings(made);
@@ -168,10 +175,10 @@ async function render(generate, thumbnails) {
 }
 
 function showPicture({ groups }) {
-  const original = element("compare").getAttribute("aria-pressed") === "true";
+  const original = view.pressed("compare");
   const group = view.nice(groups[settings.age]);
-  if (original) view.showPicture(subject.preview.picture, "Original", "The photo as it is");
-  else view.showPicture(subject.blended, group, `The photo with the face aged to ${group}`);
+  if (original) view.showPicture(subject.views[settings.view].picture, "Original", "The photo as it is");
+  else view.showPicture(subject.shown, group, `The photo with the face aged to ${group}`);
 }
 
 function showSettings({ bestStep, cosineBefore, cosineAfter }) {
@@ -217,7 +224,8 @@ function reset() {
   camera.stop();
   subject = null;
   element("file").value = "";
-  element("compare").setAttribute("aria-pressed", "false");
+  view.press("compare", false);
+  view.press("whole", false);
   settings.strength = USUAL_STRENGTH;
   view.show("start");
 }
@@ -246,9 +254,13 @@ function listen() {
   on("strength", "input", ({ target }) => change({ strength: Number(target.value) }));
   on("steps", "input", ({ target }) => change({ steps: Number(target.value) }));
   on("own", "change", ({ target }) => change({ own: Number(target.value) }));
-  on("compare", "click", async ({ currentTarget }) => {
-    currentTarget.setAttribute("aria-pressed", String(currentTarget.getAttribute("aria-pressed") !== "true"));
+  on("compare", "click", async () => {
+    view.press("compare", !view.pressed("compare"));
     showPicture(await pipeline);
+  });
+  on("whole", "click", () => {
+    view.press("whole", !view.pressed("whole"));
+    change({ view: view.pressed("whole") ? "photo" : "face" });
   });
   on("save", "click", save);
   for (const event of ["dragenter", "dragover", "dragleave", "drop"]) {
@@ -261,6 +273,7 @@ function listen() {
   }
 }
 
+window.addEventListener("unhandledrejection", ({ reason }) => view.showError(reason?.message ?? String(reason)));
 element("strength").max = MOST_STRENGTH;
 listen();
 start();

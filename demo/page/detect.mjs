@@ -10,9 +10,10 @@ import { shrunk } from "./resize.mjs";
 
 const FINAL_SCORE = 0.6;
 const FINAL_SCORE_SMALL = 0.7;
-const WORKING_SIDE = 1024;
+const WORKING_SIDE = 512;
 const SQUARES = [1.8, 1.0, 0.55];
 const SMALL_SQUARES = [0.28];
+const SOFT = 0.75;
 const DECIDING = { share: 0.4, tilt: 0 };
 const PLACING = [{ share: 0.4, tilt: -10 }, { share: 0.4, tilt: 10 }, { share: 0.5, tilt: 0 }];
 
@@ -76,7 +77,7 @@ async function place(network, photo, face) {
 /** What is seen in a face's place, if anything, when its box has `share` of the picture. */
 async function looks(network, photo, face, { share, tilt }, mirrors) {
   const view = upright(face, share, tilt);
-  const picture = resample(photo, view, [INPUT, INPUT], { black: true, oversampling: 1 });
+  const picture = resample(photo, view, [INPUT, INPUT], { black: true, oversampling: SOFT });
   const found = [];
   for (const mirrored of mirrors) {
     const faces = (await look(network, picture, mirrored)).map((seen) => moved(seen, view));

@@ -2,7 +2,7 @@
 
 import { align, cropToPhoto } from "./align.mjs";
 import { blendDelta, place } from "./blend.mjs";
-import { networkInput } from "./blazeface.mjs";
+import { INPUT, networkInput } from "./blazeface.mjs";
 import { findFaces } from "./detect.mjs";
 import { downloadSite } from "./download.mjs";
 import { EngineFile, Engines, openDetector, startRuntime, wasmBuild } from "./engines.mjs";
@@ -28,8 +28,20 @@ class Pipeline {
       pipeline.detector = await openDetector(site.detector);
       // both are copied into LiteRT's memory by now
       site.packed = site.detector = null;
+      await pipeline.warmUp();
     });
     return pipeline;
+  }
+
+  /** Every engine once: the first run of each is far slower than all others. */
+  async warmUp() {
+    const { latent_size: latent, image_size: size, groups } = this.engines.profile;
+    const [z, y, image] = [latent, groups.length, size * size * 3].map((length) => new Float32Array(length));
+    await this.detector(new Float32Array(INPUT * INPUT * 3));
+    await this.engines.encode(image);
+    await this.engines.generateAll(z);
+    const steps = this.engines.canRefine ? 1 : 0;
+    await refine(this.engines, z, y, image, { ...this.engines.refinement, steps });
   }
 
   /** Runs `work` and notes its milliseconds as those of a stage. */

@@ -8,7 +8,8 @@ import { reduce } from "./picture.mjs";
 /**
  * A picture of [width, height], looked up in `picture` where `sourceOf` maps its coordinates to.
  * Outside of `picture` the nearest border pixel is taken, or black with `options.black`.
- * `options.oversampling`: grid points per output pixel and axis that are left to the average of areas.
+ * `options.oversampling`: grid points per output pixel and axis that are left to the average of areas; below 1 it
+ * softens.
  */
 export function resample(picture, sourceOf, [width, height], { black = false, oversampling = 4 } = {}) {
   const step = zoom(sourceOf); // source pixels per output pixel

@@ -50,6 +50,22 @@ export function setBusy(busy) {
   element("drop").toggleAttribute("aria-busy", busy);
 }
 
+/** When the page as it is now has been drawn; at once on a page that is not seen. */
+export function painted() {
+  return new Promise((done) => {
+    if (document.hidden) done();
+    else requestAnimationFrame(() => setTimeout(done));
+  });
+}
+
+export function pressed(id) {
+  return element(id).getAttribute("aria-pressed") === "true";
+}
+
+export function press(id, on) {
+  element(id).setAttribute("aria-pressed", String(on));
+}
+
 export function paint(canvas, picture) {
   canvas.width = picture.width;
   canvas.height = picture.height;
