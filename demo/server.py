@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.server
+import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import PurePosixPath
@@ -85,8 +86,15 @@ def make_server(site: Mapping[str, bytes], port: int) -> http.server.ThreadingHT
             """Quiet: the terminal shows the address."""
 
     try:
-        server = http.server.ThreadingHTTPServer((ADDRESS, port), Handler)
-    except OSError as error:
-        raise EdgeageError(f"cannot serve at port {port}: {error.strerror}; choose another --port") from None
-    server.daemon_threads = True
-    return server
+        return _Server((ADDRESS, port), Handler)
+    except (OSError, OverflowError) as error:
+        raise EdgeageError(f"cannot serve at port {port}: {error}; choose another --port") from None
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A page that is closed while it loads is no error."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What the page consists of: its own files, LiteRT.js, a bundle's engines and the face detector, by address."""
+"""What the page consists of, by address: its own files, LiteRT.js, a bundle's engines, the detector."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def make_site(bundle: Bundle) -> dict[str, bytes]:
     manifest = bundle.manifest
     if PACKED not in manifest.files or any(engine not in manifest.engines for engine in NEEDED):
         raise EdgeageError(f"{bundle.path} has no {PACKED} with all engines; export the bundle again")
-    files = {name: content for name, content in _page()}
+    files = dict(_page())
     files |= {f"litert/{name}": content for name, content in litertjs.read().items()}
     files["detector.tflite"] = (
         resources.files("edgeage.runtime.photo").joinpath("blazeface_short_range.tflite").read_bytes()
