@@ -10,10 +10,10 @@ import click
 @click.command(
     epilog="""\b
 Examples:
-  edgeage demo --fetch                 once: LiteRT.js, with npm
+  edgeage demo --fetch
   edgeage demo
   edgeage demo --bundle mine.agebundle --port 8765 --no-open
-  edgeage demo --export site           for a static host"""
+  edgeage demo --export site"""
 )
 @click.option(
     "--bundle", type=click.Path(path_type=Path), help="NAME.agebundle; the shipped model unless given."
@@ -21,7 +21,11 @@ Examples:
 @click.option("--port", default=8000, show_default=True, help="Of 127.0.0.1; 0 takes any free one.")
 @click.option("--no-open", is_flag=True, help="Do not open the page in a browser.")
 @click.option("--fetch", is_flag=True, help="Fetch LiteRT.js with npm, check it, keep it, and stop.")
-@click.option("--export", type=click.Path(path_type=Path), help="Write the page into a new folder, and stop.")
+@click.option(
+    "--export",
+    type=click.Path(path_type=Path),
+    help="Write the page into a new folder for a static host, and stop.",
+)
 @click.option("--force", is_flag=True, help="With --export: replace the folder.")
 def command(
     bundle: Path | None, port: int, no_open: bool, fetch: bool, export: Path | None, force: bool
@@ -29,7 +33,8 @@ def command(
     """Age photos in the browser: upload or camera, everything computed on the page.
 
     The page is served to this machine only, and a Content-Security-Policy forbids it any connection but to
-    here: no photo can leave it. Once loaded it works offline.
+    here: no photo can leave it. Once loaded it works offline. LiteRT.js, which runs the engines there, comes
+    from npm, once: --fetch.
     """
     from edgeage.demo import litertjs
     from edgeage.demo.server import ADDRESS, make_server

@@ -5,10 +5,9 @@ export class Picture {
     Object.assign(this, { width, height, channels, data });
   }
 
-  /** A black picture of the same kind (bytes or floats, channels) and another size. */
-  like(width, height) {
-    const size = width * height * this.channels;
-    return new Picture(width, height, this.channels, new this.data.constructor(size));
+  /** A black picture of the same kind (bytes or floats) and another size. */
+  like(width, height, channels = this.channels) {
+    return new Picture(width, height, channels, new this.data.constructor(width * height * channels));
   }
 
   static of(imageData) {
@@ -32,28 +31,27 @@ export function reduce(picture, factor) {
   if (factor === 1) return picture;
   const { width, height, channels, data } = picture;
   const out = picture.like(Math.ceil(width / factor), Math.ceil(height / factor));
-  const sums = new Float64Array(out.width * channels);
   const bytes = !(data instanceof Float32Array);
+  const length = width * channels;
+  const sums = new Float64Array(out.width * channels);
+  const sumOf = Int32Array.from({ length }, (_, i) => {
+    const channel = i % channels;
+    return Math.floor((i - channel) / channels / factor) * channels + channel;
+  });
   for (let y = 0; y < out.height; y++) {
     const bottom = Math.min((y + 1) * factor, height);
     sums.fill(0);
     for (let row = y * factor; row < bottom; row++) {
-      let at = row * width * channels;
-      for (let x = 0; x < out.width; x++) {
-        const right = Math.min((x + 1) * factor, width);
-        for (let column = x * factor; column < right; column++) {
-          for (let channel = 0; channel < channels; channel++) sums[x * channels + channel] += data[at++];
-        }
-      }
+      const start = row * length;
+      for (let i = 0; i < length; i++) sums[sumOf[i]] += data[start + i];
     }
-    for (let x = 0; x < out.width; x++) {
+    const start = y * sums.length;
+    for (let i = 0; i < sums.length; i++) {
+      const x = Math.floor(i / channels);
       const count = (bottom - y * factor) * (Math.min((x + 1) * factor, width) - x * factor);
-      const [half, fixed] = [count >> 1, Math.floor(Math.fround(2 ** 24 / count))];
-      for (let channel = 0; channel < channels; channel++) {
-        const i = x * channels + channel;
-        const value = bytes ? Math.floor(((sums[i] + half) * fixed) / 2 ** 24) : sums[i] / count;
-        out.data[y * out.width * channels + i] = value;
-      }
+      const fixed = Math.floor(Math.fround(2 ** 24 / count));
+      const mean = bytes ? Math.floor(((sums[i] + (count >> 1)) * fixed) / 2 ** 24) : sums[i] / count;
+      out.data[start + i] = mean;
     }
   }
   return out;

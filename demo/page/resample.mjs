@@ -6,7 +6,7 @@ import { clamp } from "./numbers.mjs";
 import { reduce } from "./picture.mjs";
 
 /**
- * A picture of [width, height], looked up in `picture` where `sourceOf` maps its coordinates to.
+ * A picture of [width, height] and three channels, looked up in `picture` where `sourceOf` maps its coordinates to.
  * Outside of `picture` the nearest border pixel is taken, or black with `options.black`.
  * `options.oversampling`: grid points per output pixel and axis that are left to the average of areas; below 1 it
  * softens.
@@ -25,26 +25,23 @@ export function resample(picture, sourceOf, [width, height], { black = false, ov
   return reduce(look(patch, grid, width * fine, height * fine), fine);
 }
 
-/** The part of a picture that the output can see, and what lies around it, with the map into it. */
+/** The part of a picture that the output can see, and what lies around it, without alpha; and the map into it. */
 function cut(picture, sourceOf, [width, height], step, black) {
   const corners = [[0, 0], [width, 0], [0, height], [width, height]].map((corner) => apply(sourceOf, corner));
   const margin = 2 * step + 3; // what the filters reach beyond the outermost sample, and rounding
   const [left, right] = range(corners.map(([x]) => x), margin, picture.width);
   const [top, bottom] = range(corners.map(([, y]) => y), margin, picture.height);
-  const patch = picture.like(right - left, bottom - top);
   const { channels, data } = picture;
-  for (let y = top; y < bottom; y++) {
+  const patch = picture.like(right - left, bottom - top, 3);
+  for (let y = top, at = 0; y < bottom; y++) {
     const row = clamp(y, 0, picture.height - 1);
-    if (black && row !== y) continue;
-    let at = (y - top) * patch.width * channels;
-    for (let x = left; x < right; x++) {
+    for (let x = left; x < right; x++, at += 3) {
       const column = clamp(x, 0, picture.width - 1);
-      if (black && column !== x) {
-        at += channels;
-        continue;
-      }
+      if (black && (row !== y || column !== x)) continue;
       const from = (row * picture.width + column) * channels;
-      for (let channel = 0; channel < channels; channel++) patch.data[at++] = data[from + channel];
+      patch.data[at] = data[from];
+      patch.data[at + 1] = data[from + 1];
+      patch.data[at + 2] = data[from + 2];
     }
   }
   const map = sourceOf.slice();
@@ -88,29 +85,29 @@ function bilinear(picture, [a, b, c, d, e, f], width, height) {
 }
 
 function bicubic(picture, [a, b, c, d, e, f], width, height) {
-  const { channels, data, width: stride } = picture;
+  const { channels, data } = picture;
+  const stride = picture.width * channels;
   const out = picture.like(width, height);
   const bytes = !(data instanceof Float32Array);
   const lastX = picture.width - 1, lastY = picture.height - 1;
-  const rows = new Int32Array(4), columns = new Int32Array(4), values = new Float64Array(4);
   for (let j = 0, at = 0; j < height; j++) {
     for (let i = 0; i < width; i++) {
       const x = a * (i + 0.5) + b * (j + 0.5) + c - 0.5;
       const y = d * (i + 0.5) + e * (j + 0.5) + f - 0.5;
       const left = Math.floor(x), top = Math.floor(y);
       const dx = x - left, dy = y - top;
-      for (let k = 0; k < 4; k++) {
-        columns[k] = clamp(left - 1 + k, 0, lastX) * channels;
-        rows[k] = clamp(top - 1 + k, 0, lastY) * stride * channels;
-      }
-      for (let channel = 0; channel < channels; channel++) {
-        for (let k = 0; k < 4; k++) {
-          const row = rows[k] + channel;
-          values[k] = cubic(
-            data[row + columns[0]], data[row + columns[1]], data[row + columns[2]], data[row + columns[3]], dx,
-          );
-        }
-        const value = cubic(values[0], values[1], values[2], values[3], dy);
+      const c0 = clamp(left - 1, 0, lastX) * channels, c1 = clamp(left, 0, lastX) * channels;
+      const c2 = clamp(left + 1, 0, lastX) * channels, c3 = clamp(left + 2, 0, lastX) * channels;
+      const r0 = clamp(top - 1, 0, lastY) * stride, r1 = clamp(top, 0, lastY) * stride;
+      const r2 = clamp(top + 1, 0, lastY) * stride, r3 = clamp(top + 2, 0, lastY) * stride;
+      for (let k = 0; k < channels; k++) {
+        const value = cubic(
+          cubic(data[r0 + c0 + k], data[r0 + c1 + k], data[r0 + c2 + k], data[r0 + c3 + k], dx),
+          cubic(data[r1 + c0 + k], data[r1 + c1 + k], data[r1 + c2 + k], data[r1 + c3 + k], dx),
+          cubic(data[r2 + c0 + k], data[r2 + c1 + k], data[r2 + c2 + k], data[r2 + c3 + k], dx),
+          cubic(data[r3 + c0 + k], data[r3 + c1 + k], data[r3 + c2 + k], data[r3 + c3 + k], dx),
+          dy,
+        );
         out.data[at++] = bytes ? Math.floor(clamp(value, 0, 255)) : value;
       }
     }

@@ -12,7 +12,7 @@ export const BICUBIC = {
   },
 };
 
-/** A picture of bytes at another size; far larger ones are first averaged over blocks. */
+/** A picture of bytes at another size, without alpha; far larger ones are first averaged over blocks. */
 export function shrunk(picture, width, height) {
   const across = Math.max(Math.trunc(picture.width / width / 2), 1);
   const down = Math.max(Math.trunc(picture.height / height / 2), 1);
@@ -47,18 +47,23 @@ export function windows(length, available, count, filter) {
   });
 }
 
+/** Without alpha. */
 function horizontally(picture, columns) {
   const { channels, data } = picture;
-  const out = picture.like(columns.length, picture.height);
+  const out = picture.like(columns.length, picture.height, 3);
   for (let y = 0, at = 0; y < out.height; y++) {
-    for (let x = 0; x < columns.length; x++) {
+    for (let x = 0; x < columns.length; x++, at += 3) {
       const { first, weights } = columns[x];
-      const start = (y * picture.width + first) * channels;
-      for (let channel = 0; channel < channels; channel++) {
-        let sum = 0;
-        for (let k = 0; k < weights.length; k++) sum += weights[k] * data[start + k * channels + channel];
-        out.data[at++] = Math.floor(sum + 0.5); // a mean of bytes is never beyond them
+      let from = (y * picture.width + first) * channels;
+      let red = 0.5, green = 0.5, blue = 0.5; // rounds; a mean of bytes is never beyond them
+      for (let k = 0; k < weights.length; k++, from += channels) {
+        red += weights[k] * data[from];
+        green += weights[k] * data[from + 1];
+        blue += weights[k] * data[from + 2];
       }
+      out.data[at] = Math.floor(red);
+      out.data[at + 1] = Math.floor(green);
+      out.data[at + 2] = Math.floor(blue);
     }
   }
   return out;

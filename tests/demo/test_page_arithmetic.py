@@ -60,7 +60,7 @@ def test_resampling_gives_pillows_bytes(
     body = """const { resample } = await module("resample");
         return resample(picture(photo), matrix, [96, 80], { black, oversampling }).data;"""
     found = call(body, photo=given, matrix=matrix.ravel().tolist(), black=black, oversampling=oversampling)
-    np.testing.assert_array_equal(found.reshape(80, 96, channels)[..., :3], expected)
+    np.testing.assert_array_equal(found.reshape(80, 96, 3), expected)
 
 
 def test_resampling_of_floats(call: Call):

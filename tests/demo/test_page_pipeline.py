@@ -81,7 +81,7 @@ def test_from_equal_keypoints_all_is_equal(
 
     way = invert(photo_to_crop(Seen, bundle.manifest.frame_keypoints, size))  # type: ignore[arg-type]
     np.testing.assert_allclose(np.reshape(page["map"], (2, 3)), way, atol=1e-9)
-    crop = page["crop"].reshape(size, size, 4)[..., :3]
+    crop = page["crop"].reshape(size, size, 3)
     z = session.encode(np.ascontiguousarray(crop))
     np.testing.assert_array_equal(page["z"], z[0])
     refined = session.refine(z, [page["nearest"]], crop[None])
@@ -116,7 +116,7 @@ def test_the_whole_chain_is_within_the_stated_tolerance(
 @pytest.mark.parametrize("steps", [0, 1, 8])
 def test_other_numbers_of_steps(page: dict[str, Any], call: Call, session: Session, steps: int):
     found = call(WHOLE, file=np.frombuffer(SAMPLE.read_bytes(), np.uint8), steps=steps)
-    crop = page["crop"].reshape(64, 64, 4)[..., :3]
+    crop = page["crop"].reshape(64, 64, 3)
     options = session.plan(steps=steps).refinement
     refined = session.refine(
         session.encode(np.ascontiguousarray(crop)), [page["nearest"]], crop[None], options
