@@ -1,5 +1,6 @@
 # make demo    age the sample photo with the shipped model in an environment of its own
 # make test    linters, types and the whole suite in a development environment
+# make demo-page   what the browser page (edgeage demo) and its tests need from npm
 # make conformance    golden vectors through every engine: this machine, C, arm64 under qemu, other Pythons, browser
 # make bench   the shipped networks through every tool that is installed, as ratios with intervals
 # make clean   remove the environments and what they made
@@ -13,12 +14,13 @@ PIP := -m pip install --quiet --disable-pip-version-check
 CONSTRAINTS := constraints.txt
 # What conformance fetches and builds, and a command that takes the golden vectors through a browser
 CONFORMANCE := $(or $(EDGEAGE_CONFORMANCE),$(HOME)/.cache/edgeage/conformance)
-BROWSER ?=
+BROWSER ?= $(if $(shell command -v chromium),$(DEV)/bin/python -m edgeage.demo.headless)
+NODE := .demo-node
 SETUP := setup.cfg pyproject.toml $(CONSTRAINTS)
-FOLDERS := core runtime calibration train export
+FOLDERS := core runtime demo calibration train export
 FILES := $(sort $(shell find $(FOLDERS) -type f -not -path '*/__pycache__/*' -not -name '*.pyc'))
 
-.PHONY: demo test check lint types suite tflite-runtime conformance bench dev clean FORCE
+.PHONY: demo demo-page test check lint types suite tflite-runtime conformance bench dev clean FORCE
 
 demo: $(DEMO)/.ready
 	$(DEMO)/bin/edgeage age docs/samples/astronaut.jpg \
@@ -33,6 +35,19 @@ $(DEMO)/.ready: $(SETUP) $(FILES)
 	rm -rf build/lib build/bdist.*
 	touch $@
 
+# LiteRT.js into the user's cache folder, and axe-core for the tests. Without npm the tests of the page are
+# skipped, and say so.
+demo-page: $(DEV)/.ready
+	@if command -v npm > /dev/null; then \
+		$(DEV)/bin/edgeage demo --fetch && $(MAKE) --no-print-directory $(NODE)/.ready; \
+	else echo 'demo-page: NOT RUN, there is no npm'; fi
+
+$(NODE)/.ready: demo/package.json demo/package-lock.json
+	mkdir -p $(NODE)
+	cp demo/package.json demo/package-lock.json $(NODE)/
+	cd $(NODE) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	touch $@
+
 test: check suite tflite-runtime
 
 check: lint types
@@ -44,7 +59,7 @@ lint: $(DEV)/.ready
 types: $(DEV)/.ready
 	$(DEV)/bin/mypy -p edgeage
 
-suite: $(DEV)/.ready
+suite: $(DEV)/.ready demo-page
 	$(DEV)/bin/python -m pytest --numprocesses 2 --dist loadgroup
 
 # The shipped engines in tflite-runtime 2.14, whose last wheel wants NumPy 1 and Python 3.11 at most.
@@ -62,7 +77,7 @@ $(TFLITE)/.ready: $(SETUP) constraints-tflite-runtime.txt $(FILES)
 	rm -rf build/lib build/bdist.*
 	touch $@
 
-conformance: $(DEV)/.ready
+conformance: $(DEV)/.ready demo-page
 	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 12))'; then \
 		$(MAKE) --no-print-directory $(TFLITE)/.ready; fi
 	$(DEV)/bin/python tests/conformance/set_up.py '$(CONFORMANCE)' --browser '$(BROWSER)' \
@@ -89,4 +104,4 @@ $(DEV)/bin/python:
 	$(PYTHON) -m venv $(DEV)
 
 clean:
-	rm -rf $(DEMO) $(DEV) $(TFLITE) demo-output build dist edgeage.egg-info
+	rm -rf $(DEMO) $(DEV) $(TFLITE) $(NODE) demo-output build dist edgeage.egg-info

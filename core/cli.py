@@ -16,6 +16,7 @@ VERBS = {
     "build-engine": "Build a bundle's TensorRT plans on this device.",
     "calibrate": "Report what INT8 costs a checkpoint, layer by layer.",
     "conformance": "Compare every engine here and elsewhere with a bundle's golden vectors.",
+    "demo": "Age photos in the browser, on a page that keeps them to itself.",
     "doctor": "Say what this machine can do, and the command that adds what is missing.",
     "eval-setup": "Fetch the judges that evaluation needs.",
     "evaluate": "Measure a checkpoint by judges that its training never saw.",

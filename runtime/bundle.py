@@ -89,6 +89,10 @@ class Bundle:
         """Bytes of every file but manifest.json, uncompressed."""
         return {name: self._storage.size(name) for name in self.manifest.files}
 
+    def manifest_bytes(self) -> bytes:
+        """manifest.json as it is stored."""
+        return self._storage.read("manifest.json")
+
     def verify(self) -> None:
         """Check every file's sha256; EdgeageError for the first that differs."""
         for name in self.manifest.files:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FLOORS = ("core", "runtime", "calibration", "train", "export")
+FLOORS = ("core", "runtime", "demo", "calibration", "train", "export")
 ENGINES = {"ai_edge_litert", "tflite_runtime", "onnxruntime", "tensorrt", "cuda"}
 SIGNING = {"c2pa", "cryptography"}
 
@@ -96,6 +96,12 @@ def test_the_runtime_needs_numpy_and_pillow_and_an_engine_when_asked():
     # jinja2 makes the bench's page, where it is asked for
     allowed = ("numpy", "PIL", "jinja2", *ENGINES, *SIGNING)
     assert names([one for one in imports if is_foreign(one, *allowed)]) == []
+
+
+def test_the_demo_stands_on_core_and_runtime_and_needs_no_package():
+    imports = imports_on("demo")
+    assert names([one for one in imports if one.floor not in (None, "core", "runtime", "demo")]) == []
+    assert names([one for one in imports if is_foreign(one, *(["playwright"] if one.lazy else []))]) == []
 
 
 def test_calibration_stands_on_core_and_runtime():

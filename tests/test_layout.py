@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("calibration", "export", "runtime", "train")
+FOLDERS = ("calibration", "demo", "export", "runtime", "train")
 
 
 @pytest.fixture(scope="module")
