@@ -7,6 +7,7 @@ import { supported } from "./engines.mjs";
 import { labelled } from "./label.mjs";
 import { readPhoto, smaller, toCanvas } from "./photo.mjs";
 import { openPipeline } from "./pipeline.mjs";
+import { usable, warning } from "./quality.mjs";
 import { MOST_STEPS } from "./refine.mjs";
 import * as view from "./view.mjs";
 
@@ -87,10 +88,7 @@ async function openSample() {
 
 async function openPhoto(photo, reduced) {
   const loaded = await pipeline;
-  const faces = await loaded.findFaces(photo);
-  if (!faces.length) {
-    throw new Error("No face was found. Use a photo in which a face is upright and turned to the camera.");
-  }
+  const faces = usable(await loaded.findFaces(photo), photo);
   if (faces.length === 1) return openFace(photo, faces[0], reduced);
   const { picture, times } = smaller(photo, PREVIEW_SIDE);
   view.showFaces(picture, faces, times, (face) => attempt(() => openFace(photo, face, reduced)));
@@ -112,7 +110,9 @@ async function openFace(photo, face, reduced) {
   settings.age = settings.own === last ? 0 : last;
   const group = view.nice(loaded.groups[settings.own]);
   element("own-hint").textContent =
-    `Found as the best match: ${group}.` + (reduced ? ` The photo was reduced from ${reduced.join(" × ")} pixels.` : "");
+    `Found as the best match: ${group}.` +
+    warning(face, photo) +
+    (reduced ? ` The photo was reduced from ${reduced.join(" × ")} pixels.` : "");
   view.show("result");
   await change({ made: true });
   view.say(`Found a face of about ${group}. Showing ${view.nice(loaded.groups[settings.age])}.`);

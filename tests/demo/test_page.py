@@ -138,6 +138,12 @@ def test_no_face(page: Any):
     assert page.is_hidden("#error")
 
 
+def test_a_face_cut_by_the_border_is_warned_of(page: Any):
+    upload(page, jpeg(Image.open(SAMPLE).crop((209, 0, 512, 400))))
+    wait_for(page, "result")
+    assert "cut by the photo's border: expect a poor result" in page.inner_text("#own-hint")
+
+
 @pytest.mark.parametrize("content", [b"not a picture", b"", SAMPLE.read_bytes()[:200]])
 def test_broken_files(page: Any, content: bytes):
     upload(page, content)

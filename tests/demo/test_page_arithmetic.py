@@ -13,7 +13,9 @@ from PIL import Image
 from edgeage.runtime.directions import Directions, fault
 from edgeage.runtime.photo.align import similarity
 from edgeage.runtime.photo.blend import blend_delta, place
+from edgeage.runtime.photo.detect import Face
 from edgeage.runtime.photo.landmarks import corrected
+from edgeage.runtime.photo.quality import quality
 from edgeage.runtime.photo.resample import invert, resample
 from edgeage.runtime.provenance import png
 from edgeage.runtime.provenance.claim import Claim
@@ -152,6 +154,31 @@ def test_maps_are_undone(call: Call):
     matrix = turned(2.5, 33, 12, -7)
     found = call("return (await module('affine')).invert(map);", map=matrix.ravel().tolist())
     np.testing.assert_allclose(np.reshape(found, (2, 3)), invert(matrix), atol=1e-12)
+
+
+def test_quality_of_faces(call: Call):
+    rng = np.random.default_rng(8)
+    faces = []
+    for _ in range(60):
+        x, y = rng.uniform(-40, 200, 2)
+        keypoints = np.array([(30, 40), (70, 40), (50, 60), (50, 80), (10, 50), (90, 50)], float)
+        keypoints += rng.normal([x, y], 18, (6, 2))
+        faces.append(Face((x, y, x + 100, y + 100), keypoints, 0.9))
+    expected = [quality(face, (220, 240, 3)) for face in faces]
+    assert 5 < sum(one.score == 0 for one in expected) < 55
+    given = [[list(face.box), face.keypoints.tolist()] for face in faces]
+    body = """const { quality, usable } = await module("quality");
+        const photo = { width: 240, height: 220 };
+        const all = faces.map(([box, keypoints]) => ({ box, keypoints }));
+        const scores = all.map((face) => quality(face, photo).score);
+        const refused = all.filter((_, i) => scores[i] === 0);
+        let told = "";
+        try { usable(refused, photo); } catch (error) { told = error.message; }
+        return { scores, left: usable(all, photo).length, told };"""
+    found = call(body, faces=given)
+    np.testing.assert_allclose(found["scores"], [one.score for one in expected], atol=1e-9)
+    assert found["left"] == sum(one.score > 0 for one in expected)
+    assert found["told"].endswith("Use a photo that shows the whole face.")
 
 
 def test_halves_round_to_even(call: Call):
