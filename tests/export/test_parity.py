@@ -176,9 +176,8 @@ def _files(engine: str) -> list[str]:
         return ["int8", "int8-float-io"]
     if engine == "refine":  # the gradient of random weights fades below float16
         return ["int8", "int8-float-io", "qdq"]
-    return ["int8", "int8-float-io", "qdq", "qdq-float16", "float16"] + (
-        ["onnx"] if engine in ("encoder", "embedder", "generator") else []
-    )
+    own = ["onnx"] if engine in ("encoder", "embedder", "generator") else []
+    return ["int8", "int8-float-io", "qdq", *own, "qdq-float16", "float16"]
 
 
 def _derived(engine: str) -> list[str]:
