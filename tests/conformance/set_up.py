@@ -9,6 +9,7 @@ becomes a place that was not run, with the reason and the command that changes i
 from __future__ import annotations
 
 import argparse
+import configparser
 import json
 import os
 import shlex
@@ -58,15 +59,21 @@ def pip(*arguments: str | Path, python: str | Path = sys.executable) -> None:
 
 
 def build_wheel(folder: Path) -> Path:
-    """The runtime's wheel, as a user installs it."""
+    """The runtime's wheel, as a user installs it; RuntimeError if the checkout makes none."""
     shutil.rmtree(folder, ignore_errors=True)
     # a copy: setuptools leaves build/ in the source tree, where other builds of this make run as well
     source = folder / "source"
-    for name in ("core", "runtime", "calibration", "train", "export"):
+    layout = configparser.ConfigParser()
+    layout.read(REPOSITORY / "setup.cfg")
+    folders = [line.split("=")[1].strip() for line in layout["options"]["package_dir"].split("\n") if line]
+    for name in folders:
         shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy2(REPOSITORY / name, source / name)
-    pip("wheel", "--no-deps", "--wheel-dir", folder, source)
+    try:
+        pip("wheel", "--no-deps", "--wheel-dir", folder, source)
+    except NotHere as error:  # nothing that this machine lacks
+        raise RuntimeError(f"the wheel cannot be built: {error}") from None
     return next(folder.glob("*.whl"))
 
 
