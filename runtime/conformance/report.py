@@ -119,7 +119,7 @@ def _visit(place: Place, bundle: Bundle, photo: Path | None, say: Callable[[str]
 def _outcome(
     name: str, result: Record, bundle: Bundle, expected: dict[str, Any], reference: Record | None
 ) -> Outcome:
-    kernels = kernels_of(result.tool, bundle.manifest)
+    kernels = kernels_of(result.tool, result.machine, bundle.manifest)
     return Outcome(name, result, kernels, tuple(compare(result, expected, reference, kernels)))
 
 
@@ -129,7 +129,7 @@ def _reference(bundle: Bundle, found: dict[str, Record | Outcome], expected: dic
         result
         for result in found.values()
         if isinstance(result, Record)
-        and kernels_of(result.tool, bundle.manifest) is SAME
+        and kernels_of(result.tool, result.machine, bundle.manifest) is SAME
         and FACE_KEY in result.codes
         and all(row.ok for row in compare(result, expected, None, SAME))
     ]

@@ -20,7 +20,15 @@ from edgeage.runtime.conformance import places as places_module
 from edgeage.runtime.conformance.places import Place, read_places
 from edgeage.runtime.conformance.record import FACE_KEY, THREADS, Record, read_record, record
 from edgeage.runtime.conformance.report import conform
-from edgeage.runtime.conformance.rules import ONNXRUNTIME, OTHER_LITERT, REFERENCE, SAME, compare, kernels_of
+from edgeage.runtime.conformance.rules import (
+    ONNXRUNTIME,
+    OTHER_LITERT,
+    OTHER_PROCESSOR,
+    REFERENCE,
+    SAME,
+    compare,
+    kernels_of,
+)
 from edgeage.runtime.conformance.vectors import PACKED, Golden, cases, write_vectors
 from edgeage.runtime.engines.litert import open_interpreter
 
@@ -89,12 +97,15 @@ def test_a_quick_record_takes_one_file_of_each_engine(bundle: Bundle) -> None:
 
 def test_what_may_be_asked_of_a_tool(bundle: Bundle) -> None:
     manifest = bundle.manifest
-    assert kernels_of("ai-edge-litert 2.3.0", manifest) is SAME
-    assert kernels_of("LiteRT.js 2.5.3", manifest) is SAME
-    assert kernels_of("ai-edge-litert 2.4.0", manifest) is OTHER_LITERT
-    assert kernels_of("LiteRT.js 9", manifest) is OTHER_LITERT
-    assert kernels_of("tflite-runtime 2.14.0", manifest) is REFERENCE
-    assert kernels_of("onnxruntime 1.32.0", manifest) is ONNXRUNTIME
+    made_on = manifest.parity["kernels"]
+    assert kernels_of("ai-edge-litert 2.3.0", made_on, manifest) is SAME
+    assert kernels_of("LiteRT.js 2.5.3", "", manifest) is SAME
+    other = "aarch64 asimd" if made_on.startswith("x86_64") else "x86_64 avx2"
+    assert kernels_of("ai-edge-litert 2.3.0", other, manifest) is OTHER_PROCESSOR
+    assert kernels_of("ai-edge-litert 2.4.0", made_on, manifest) is OTHER_LITERT
+    assert kernels_of("LiteRT.js 9", "", manifest) is OTHER_LITERT
+    assert kernels_of("tflite-runtime 2.14.0", made_on, manifest) is REFERENCE
+    assert kernels_of("onnxruntime 1.32.0", made_on, manifest) is ONNXRUNTIME
 
 
 def test_one_code_is_a_fault_for_equal_kernels_and_none_for_others(
