@@ -17,6 +17,7 @@ from PIL import Image
 
 from edgeage.errors import EdgeageError
 from edgeage.runtime.bundle import Bundle, open_bundle
+from edgeage.runtime.conformance.rules import ONNXRUNTIME, OTHER_LITERT, REFERENCE
 from edgeage.runtime.engines import ENGINE_FORMATS, Engine, open_engine
 from edgeage.runtime.on_device.golden import MAX_CODES
 from edgeage.runtime.session import load
@@ -26,22 +27,12 @@ MODEL = REPOSITORY / "models" / "edge64.agebundle"
 SAMPLE = REPOSITORY / "docs" / "samples" / "astronaut.jpg"
 
 # Largest and mean difference in output codes to the golden codes, which LiteRT made with XNNPACK.
-# LiteRT elsewhere may round a value between two codes to either side; ONNX Runtime computes Q/DQ in float
-# or with integer kernels of its own; tflite-runtime's kernels (no XNNPACK for int8) round LeakyReLU
-# otherwise, which the generator's steep last layers amplify. The embedder's PReLUs carry a code that falls
-# to the other side on (see export.engines.TRAITS).
 TOLERANCE = {
-    "litert": {
-        "encoder": (2, 0.2), "embedder": (10, 0.8), "generator": (12, 0.6), "generator_all": (12, 0.6)
-    },
-    "onnxruntime": {
-        "encoder": (2, 0.3), "embedder": (10, 0.8), "generator": (14, 0.8), "generator_all": (14, 0.8)
-    },
+    "litert": OTHER_LITERT.codes,
+    "onnxruntime": ONNXRUNTIME.codes,
     "tensorrt": MAX_CODES,
-    "tflite-runtime": {
-        "encoder": (8, 2.5), "embedder": (10, 1.2), "generator": (24, 4.5), "generator_all": (24, 4.5)
-    },
-}  # fmt: skip
+    "tflite-runtime": REFERENCE.codes,
+}
 
 
 @pytest.fixture(scope="module")
