@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeage.demo.headless import READY, chromium, open_page, served
+from edgeage.demo.headless import chromium, first_visit, open_page, served
 from edgeage.demo.site import make_site
 from edgeage.runtime.bench.statistics import compare
 from edgeage.runtime.bundle import open_bundle
@@ -49,7 +49,13 @@ def main() -> None:
     steps = bundle.manifest.refinement.get("steps", 0)
     # the server knows types by suffixes; the photo's is of no interest to the page
     with served(site | {"benchmark-photo.txt": options.photo.read_bytes()}) as address, chromium() as browser:
-        report = {"photo": str(options.photo), "browser": browser.version, **first_visit(browser, address)}
+        transferred, ready = first_visit(browser, address)
+        report = {
+            "photo": str(options.photo),
+            "browser": browser.version,
+            "transferred bytes": transferred,
+            "load ms": ready,
+        }
         page = open_page(browser, address)
         age = _AGE.replace("benchmark-photo", "benchmark-photo.txt")
         subjects = {
@@ -97,21 +103,6 @@ def measure(subjects: dict[str, Callable[[], dict[str, float]]], warm_up: int, r
             "high": round(whole.high, 2),
         },
     }
-
-
-def first_visit(browser: Any, address: str) -> dict[str, Any]:
-    """Bytes that a first visit transfers, and milliseconds until its model is loaded."""
-    context = browser.new_context()
-    page = context.new_page()
-    client = context.new_cdp_session(page)
-    client.send("Network.enable")
-    received: list[float] = []
-    client.on("Network.loadingFinished", lambda event: received.append(event["encodedDataLength"]))
-    page.goto(address)
-    page.wait_for_selector(READY, state="attached")
-    ready = page.evaluate("Number(document.documentElement.dataset.ready)")
-    context.close()
-    return {"transferred bytes": int(sum(received)), "load ms": ready}
 
 
 if __name__ == "__main__":

@@ -76,6 +76,21 @@ def open_page(browser: Browser, address: str) -> Page:
     return page
 
 
+def first_visit(browser: Browser, address: str) -> tuple[int, float]:
+    """Bytes that a visit without anything kept transfers, and milliseconds until its model is loaded."""
+    context = browser.new_context()
+    page = context.new_page()
+    client = context.new_cdp_session(page)
+    client.send("Network.enable")
+    received: list[float] = []
+    client.on("Network.loadingFinished", lambda event: received.append(event["encodedDataLength"]))
+    page.goto(address)
+    page.wait_for_selector(READY, state="attached")
+    ready = float(page.evaluate("Number(document.documentElement.dataset.ready)"))
+    context.close()
+    return int(sum(received)), ready
+
+
 def golden_values(
     bundle: Path, vectors: Mapping[str, Any], browser: Browser
 ) -> dict[str, dict[str, list[float]]]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edgeage.errors import EdgeageError
 from edgeage.export import parity
 from edgeage.export.engines import TRAITS, engine_specs
-from edgeage.export.face_parity import Judges, Pixels, make_faces, measure_faces, to_networks, to_pixels
+from edgeage.export.face_parity import Judges, Pixels, make_faces, measure_faces
 from edgeage.export.forms import BESIDE, ORDER, Forms, bundle_forms, checkpoint_forms, possible_forms
 from edgeage.export.lineage import check_checkpoint, check_lineage
 from edgeage.export.parity import Chain
@@ -26,6 +26,7 @@ from edgeage.machine import kernel_set
 from edgeage.profile import Profile
 from edgeage.runtime.bundle import Bundle
 from edgeage.runtime.manifest import EngineEntry, Manifest
+from edgeage.runtime.photo.levels import to_networks, to_pixels
 
 if TYPE_CHECKING:
     from edgeage.train.checkpoint import Checkpoint

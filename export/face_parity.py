@@ -16,6 +16,7 @@ from edgeage.export.forms import Form, Forms
 from edgeage.export.parity import links
 from edgeage.export.verify import decibel
 from edgeage.groups import one_hot
+from edgeage.runtime.photo.levels import to_networks, to_pixels
 
 Pixels = NDArray[np.uint8]
 
@@ -30,17 +31,6 @@ class Judges(Protocol):
     def ages(self, images: Pixels, what: str) -> NDArray[np.float64]:
         """uint8 [n, S, S, 3] -> [n], years."""
         ...
-
-
-def to_networks(pixels: Pixels) -> NDArray[np.float32]:
-    """uint8 RGB [n, S, S, 3] -> float32 [n, 3, S, S] in [-1, 1]."""
-    return np.ascontiguousarray((pixels.astype(np.float32) / np.float32(127.5) - 1).transpose(0, 3, 1, 2))
-
-
-def to_pixels(images: NDArray[np.float32]) -> Pixels:
-    """float32 [n, 3, S, S] in [-1, 1], clipped -> uint8 RGB [n, S, S, 3]."""
-    levels = np.clip(np.rint((images + 1) * np.float32(127.5)), 0, 255).astype(np.uint8)
-    return np.ascontiguousarray(levels.transpose(0, 2, 3, 1))
 
 
 def make_faces(forms: Mapping[str, Forms], faces: Pixels, groups: int) -> dict[str, Pixels]:

@@ -31,7 +31,7 @@ from edgeage.export.calibrated import (
 )
 from edgeage.export.compilers.gates import gate as compile_gates
 from edgeage.export.engines import EngineSpec
-from edgeage.export.face_parity import Judges, to_pixels
+from edgeage.export.face_parity import Judges
 from edgeage.export.float16 import BeyondFloat16, to_float16
 from edgeage.export.lint import require_clean
 from edgeage.export.model_card import data_terms
@@ -42,6 +42,7 @@ from edgeage.export.refine.graph import Objective
 from edgeage.export.tflite.lowering import IO, pack, to_tflite
 from edgeage.groups import one_hot
 from edgeage.runtime.manifest import Manifest
+from edgeage.runtime.photo.levels import to_pixels
 from edgeage.train.checkpoint import Checkpoint
 
 _TFLITE_IO: dict[str, IO] = {"int8.tflite": "int8", "int8-float-io.tflite": "float32"}

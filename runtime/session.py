@@ -18,6 +18,7 @@ from edgeage.runtime.photo.align import align, photo_to_crop
 from edgeage.runtime.photo.blend import place
 from edgeage.runtime.photo.compose import AgedPixels, Layer
 from edgeage.runtime.photo.detect import Detector, Face
+from edgeage.runtime.photo.levels import to_networks
 from edgeage.runtime.photo.quality import usable
 from edgeage.runtime.photo.read import MAX_MEGAPIXELS, Source, check_limit, read_photo
 from edgeage.runtime.photo.resample import Matrix, invert
@@ -63,7 +64,7 @@ class Session:
 
     def encode(self, crop: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Latent z [1, latent_size] of an aligned face, uint8 [S, S, 3]."""
-        return self.engine("encoder").run({"image": _network_images(crop[None])})["z"]
+        return self.engine("encoder").run({"image": to_networks(crop[None])})["z"]
 
     def generate(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
         """The face of z [1, latent_size] at every group, float32 [groups, S, S, 3] in [-1, 1]."""
@@ -86,9 +87,7 @@ class Session:
         bundle has no refine engine for them.
         """
         y = one_hot(groups, len(self.profile.groups))
-        return self._opened.refiner.run(
-            z, y, _network_images(crops), options or self._opened.refiner.defaults()
-        )
+        return self._opened.refiner.run(z, y, to_networks(crops), options or self._opened.refiner.defaults())
 
     def age(
         self,
@@ -244,13 +243,8 @@ def load(
 
 def nearest_group(generated: NDArray[np.float32], crop: NDArray[np.uint8]) -> int:
     """Index of the group whose image, float32 [S, S, 3] of `generated`, is nearest to the crop in pixels."""
-    face = _network_images(crop[None]).transpose(0, 2, 3, 1)
+    face = to_networks(crop[None]).transpose(0, 2, 3, 1)
     return int(np.square(generated - face).mean(axis=(1, 2, 3)).argmin())
-
-
-def _network_images(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[n, 3, S, S] in [-1, 1] of uint8 [n, S, S, 3]."""
-    return np.asarray(crops.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(127.5) - 1, np.float32)
 
 
 def _called(photo: Source) -> str:

@@ -16,6 +16,7 @@ from edgeage.errors import EdgeageError
 from edgeage.files import write_json
 from edgeage.runtime.bundle import Bundle
 from edgeage.runtime.manifest import EngineEntry, EngineFile
+from edgeage.runtime.photo.levels import to_pixels
 
 # (format, io) -> what a file of this kind is called; packed files have "packed " before it.
 VARIANTS = {
@@ -97,8 +98,8 @@ class Golden:
 
     def face(self) -> NDArray[np.uint8]:
         """The golden face, uint8 RGB [S, S, 3]."""
-        image = self._get("encoder/in/image")[0].transpose(1, 2, 0)
-        return np.ascontiguousarray(np.clip(np.rint((image + 1) * 127.5), 0, 255), np.uint8)
+        face: NDArray[np.uint8] = to_pixels(self._get("encoder/in/image"))[0]
+        return face
 
 
 def cases(bundle: Bundle, form: str, *, quick: bool = False) -> list[Case]:

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from edgeage.runtime.photo.levels import to_pixels
+
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; margin: .5rem 0 1.5rem; width: 100% }
@@ -122,10 +124,8 @@ def _faces(pictures: dict[str, NDArray[np.float32]]) -> str:
 
 
 def _png(images: NDArray[np.float32]) -> str:
-    strip = np.concatenate(list(images.transpose(0, 2, 3, 1)), axis=1)
-    levels = np.clip(np.rint((strip + 1) * 127.5), 0, 255).astype(np.uint8)
     file = io.BytesIO()
-    picture = Image.fromarray(levels)
+    picture = Image.fromarray(np.concatenate(list(to_pixels(images)), axis=1))
     picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST).save(file, "PNG")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 

@@ -11,7 +11,7 @@ import pytest
 from page_support import AXE, SAMPLE, jpeg, upload
 from PIL import Image
 
-from edgeage.demo.headless import READY, open_page, served
+from edgeage.demo.headless import READY, first_visit, open_page, served
 from edgeage.runtime.bundle import Bundle
 from edgeage.runtime.provenance.claim import Claim
 from edgeage.runtime.provenance.label import read_label
@@ -233,16 +233,8 @@ def test_nothing_leaves_the_page(opened: Open, address: str):
 
 
 def test_what_a_first_visit_transfers(browser: Any, address: str):
-    context = browser.new_context()
-    page = context.new_page()
-    client = context.new_cdp_session(page)
-    client.send("Network.enable")
-    received: list[float] = []
-    client.on("Network.loadingFinished", lambda event: received.append(event["encodedDataLength"]))
-    page.goto(address)
-    page.wait_for_selector(READY, state="attached")
-    context.close()
-    assert 5e6 < sum(received) <= MOST_TRANSFERRED
+    transferred, _ = first_visit(browser, address)
+    assert 5e6 < transferred <= MOST_TRANSFERRED
 
 
 def test_old_browsers_are_told(opened: Open):

@@ -17,10 +17,11 @@ from edgeage.errors import EdgeageError
 from edgeage.export import parity
 from edgeage.export.bundle_check import open_forms
 from edgeage.export.engines import TRAITS
-from edgeage.export.face_parity import make_faces, measure_faces, to_networks, to_pixels
+from edgeage.export.face_parity import make_faces, measure_faces
 from edgeage.export.forms import BESIDE, ORDER, bundle_forms
 from edgeage.export.parity import STORED, STORED_CODES, Difference
 from edgeage.runtime.bundle import open_bundle
+from edgeage.runtime.photo.levels import to_networks, to_pixels
 from edgeage.train.checkpoint import load_checkpoint
 
 WHOLE = [*(f"{a} -> {b}" for a, b in pairwise(ORDER)), "onnx -> int8"]

@@ -12,6 +12,8 @@ import tiny_bundle
 from hypothesis import settings
 from PIL import Image
 
+from edgeage import cli
+
 # Time limits per example fail on busy machines, not on wrong code.
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
@@ -80,3 +82,16 @@ def couple(portrait: np.ndarray) -> np.ndarray:
     small = Image.fromarray(portrait[:256, 96:352]).resize((160, 160), Image.Resampling.BOX)
     canvas[100:260, 450:610] = np.asarray(small)
     return canvas
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]):
+    """Run a command in this process: exit code, stdout, stderr."""
+
+    def run_command(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as caught:
+            cli.main([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return int(caught.value.code or 0), out, err
+
+    return run_command

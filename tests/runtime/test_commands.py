@@ -11,26 +11,12 @@ import pytest
 from PIL import Image
 from tests_support import edgeage
 
-from edgeage import cli
 from edgeage.commands.doctor import examine
 from edgeage.groups import AGE_GROUPS
 from edgeage.runtime.engines import packages
 from edgeage.runtime.photo import write
 
 NAMES = {"strip.png", *(f"age-{group}.png" for group in AGE_GROUPS)}
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]):
-    """Run a command in this process: exit code, stdout, stderr."""
-
-    def run_command(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            cli.main([str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        return int(caught.value.code or 0), out, err
-
-    return run_command
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgeage import cli
 from edgeage.errors import EdgeageError
 from edgeage.groups import AGE_GROUPS
 from edgeage.runtime.bundle import open_bundle
@@ -25,19 +24,6 @@ from edgeage.runtime.provenance.watermark import detect
 from edgeage.runtime.provenance.watermark_code import Payload
 
 BOX = [(200.0, 80.0, 300.0, 200.0)]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]):
-    """Run a command in this process: exit code, stdout, stderr."""
-
-    def run_command(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            cli.main([str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        return int(caught.value.code or 0), out, err
-
-    return run_command
 
 
 @pytest.fixture
