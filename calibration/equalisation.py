@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgeage.calibration.graph import GraphView, attribute
+from edgeage.calibration.graph import GraphView, attribute, is_steep
 from edgeage.calibration.observers import Histogram
 from edgeage.calibration.quantization import WEIGHTED
 
@@ -101,6 +101,8 @@ def _members(view: GraphView, start: str) -> set[str] | None:
         if name in view.inputs or name in view.outputs:
             return None
         for reader in view.consumers.get(name, []):
+            if is_steep(view, reader):
+                continue  # the sign of a channel does not depend on its factor
             if reader.op_type not in (*WEIGHTED, *_HOMOGENEOUS, *_MOVING, "Mul"):
                 return None
             if reader.op_type == "Mul" and _scaled_operand(view, reader) != name:
@@ -131,7 +133,9 @@ def _neighbours(view: GraphView, name: str) -> list[tuple[onnx.NodeProto, str]]:
             operands = [_scaled_operand(view, maker)]
         found += [(maker, other) for other in operands if other not in view.constants]
     for reader in view.consumers.get(name, []):
-        if reader.op_type in WEIGHTED or (reader.op_type == "Mul" and _scaled_operand(view, reader) != name):
+        if reader.op_type in WEIGHTED or is_steep(view, reader):
+            continue
+        if reader.op_type == "Mul" and _scaled_operand(view, reader) != name:
             continue
         others = [reader.output[0]]
         if reader.op_type in ("Add", "Sub"):

@@ -13,6 +13,11 @@ from onnx import numpy_helper
 from edgeage.errors import EdgeageError
 
 
+# A mask is min(max(y * STEEP, 0), 1): 1 wherever y is above 0. A power of two, so that it is exact; INT8
+# writers put a factor of their own in its place (`edgeage.calibration.quantization`).
+STEEP = 2.0**30
+
+
 class GraphView:
     """Look-ups over `model`, a static-shape float32 graph.
 
@@ -66,9 +71,10 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
 
 
 def rectifier(node: onnx.NodeProto, constants: dict[str, NDArray[Any]]) -> str | None:
-    """ "relu", "relu6" (a Clip to 0..6), "mask" (a Clip to 0..c, c at most 1) or "sign" (-1..1), else None.
+    """ "relu", "relu6" (a Clip to 0..6), "mask" (a Clip to 0..c, c at most 2) or "sign" (-1..1), else None.
 
-    The last two stand behind a product with a large constant: c where the input is above 0, else 0; the sign.
+    The last two stand behind a product with `STEEP` (c where the input is above 0, else 0; the sign), or
+    behind the sum of such a mask and a constant.
     """
     if node.op_type == "Relu":
         return "relu"
@@ -77,10 +83,28 @@ def rectifier(node: onnx.NodeProto, constants: dict[str, NDArray[Any]]) -> str |
         if low is not None and high is not None and (low.item(), high.item()) == (-1, 1):
             return "sign"
         if low is not None and high is not None and low.item() == 0:
-            if 0 < high.item() <= 1:
+            if 0 < high.item() <= 2:
                 return "mask"
             return "relu6" if high.item() == 6 else None
     return None
+
+
+def steps(view: GraphView) -> set[str]:
+    """Tensors that are constant but for steps: masks, signs and what is computed of them alone."""
+    found: set[str] = set()
+    for node in view.nodes:
+        operands = [name for name in node.input if name and name not in view.constants]
+        maker = view.producer.get(node.input[0])
+        steep = maker is not None and is_steep(view, maker)
+        if (steep and node.op_type == "Clip") or (operands and found.issuperset(operands)):
+            found.add(node.output[0])
+    return found
+
+
+def is_steep(view: GraphView, node: onnx.NodeProto) -> bool:
+    """Whether the node multiplies by the constant of a mask or of a sign."""
+    factors = [view.constants[name] for name in node.input if name in view.constants]
+    return node.op_type == "Mul" and any(value.size == 1 and value.item() >= STEEP for value in factors)
 
 
 def zero_padding(view: GraphView, node: onnx.NodeProto) -> tuple[int, int, int, int] | None:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeage.calibration.graph import GraphView, attribute, rectifier
+from edgeage.calibration.graph import GraphView, attribute, rectifier, steps
 from edgeage.errors import EdgeageError
 
 
@@ -326,9 +326,12 @@ def fuse_rectifiers(view: GraphView) -> dict[str, tuple[str, str]]:
 def _tie(view: GraphView, fused: Mapping[str, object], floats: frozenset[str]) -> dict[str, str]:
     """Representative tensor of each set that must share a scale; float nodes tie nothing.
 
-    A ReLU that is not fused shares it too: then it only clamps codes.
+    A ReLU that is not fused shares it too: then it only clamps codes. So does what is multiplied by a slope
+    (of a rectifier, -1..1): codes that pass it stay as they are, and no product falls on a middle between
+    two codes, which kernels round to different sides.
     """
     parent = {name: name for name in view.activations}
+    flat = steps(view)
 
     def find(name: str) -> str:
         while parent[name] != name:
@@ -341,4 +344,8 @@ def _tie(view: GraphView, fused: Mapping[str, object], floats: frozenset[str]) -
         if node.op_type in SAME_SCALE or (node.op_type == "Relu" and node.input[0] not in fused):
             for name in node.input if node.op_type == "Concat" else node.input[:1]:
                 parent[find(name)] = find(node.output[0])
+        elif node.op_type == "Mul" and len(flat.intersection(node.input)) == 1:
+            for name in node.input:
+                if name in parent and name not in flat and node.output[0] not in flat:
+                    parent[find(name)] = find(node.output[0])
     return {name: find(name) for name in parent}

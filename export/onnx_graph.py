@@ -24,7 +24,7 @@ from onnx import numpy_helper
 from edgeage.calibration.graph import GraphView, attribute, rectifier, zero_padding
 from edgeage.calibration.observers import session
 from edgeage.errors import EdgeageError
-from edgeage.export.prelu import split_prelus
+from edgeage.export.prelu import write_prelus
 
 if TYPE_CHECKING:
     import torch
@@ -82,7 +82,7 @@ def canonicalise(model: onnx.ModelProto) -> onnx.ModelProto:
     result.CopyFrom(model)
     _fold_batch_norm(result)
     _use_canonical_operators(result)
-    split_prelus(result)
+    write_prelus(result)
     return clean(result)
 
 

@@ -1,12 +1,11 @@
-"""A PReLU with one slope per channel, as kernels that every INT8 engine fuses: x + relu((a - 1) x).
+"""A PReLU with one slope per channel, as a product that every INT8 engine computes: x * slope(x).
 
-For x < 0 and a <= 1 the second term is (a - 1) x, so the sum is a x. A channel with a > 1 is negated first,
-x' = -x, which gives -prelu(x) = x' + relu((a - 1) x'); both signs vanish into the convolutions around it.
-An int8 PRELU instead would cut the graph into 28 XNNPACK partitions. Slopes that are all zero make a ReLU.
-
-The second term is a Mul of x, or a convolution of its own with the weights (a - 1) W: its rounding then adds
-to that of x instead of following it, which is worth 1.7 dB of the embedding's SQNR. It costs no more than
-the Mul as long as it has few taps.
+slope(x) = min(2 [x > 0] + a, 1) is 1 where x > 0, else a: the step is a mask (`edgeage.calibration.graph.STEEP`),
+the sum saturates. It holds for -1 <= a <= 1; a channel beyond is turned around first,
+prelu(x, a) = -a prelu(-x, 1 / a), and both factors vanish into the convolutions around it. Where x > 0 the
+INT8 product is x, code for code. The gradient is multiplied by the same slope, so a refinement step computes it
+once for both ways. An int8 PRELU instead would cut the graph into 28 XNNPACK partitions.
+Slopes that are all zero make a ReLU.
 """
 
 from __future__ import annotations
@@ -18,15 +17,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgeage.calibration.graph import GraphView, attribute
+from edgeage.calibration.graph import STEEP, GraphView, attribute
 from edgeage.errors import EdgeageError
 
-# Multiplications for each output of a full convolution, up to which a second one is as cheap as a Mul.
-# Depthwise ones are not: kernels have no dot products for them.
-FEW_TAPS = 64
 
-
-def split_prelus(model: onnx.ModelProto) -> None:
+def write_prelus(model: onnx.ModelProto) -> None:
     """Rewrite every PRelu of `model`, in place; equal in exact arithmetic.
 
     Raises EdgeageError for a PRelu that does not lie between convolutions.
@@ -36,10 +31,14 @@ def split_prelus(model: onnx.ModelProto) -> None:
     nodes: list[onnx.NodeProto] = []
     changed: set[str] = set()
 
-    def keep(name: str, value: NDArray[np.float64]) -> str:
-        constants[name] = value
+    def keep(name: str, value: NDArray[np.float64] | float) -> str:
+        constants[name] = np.asarray(value)
         changed.add(name)
         return name
+
+    def write(kind: str, inputs: list[str], output: str) -> str:
+        nodes.append(onnx.helper.make_node(kind, inputs, [output]))
+        return output
 
     for node in view.nodes:
         if node.op_type != "PRelu":
@@ -47,30 +46,26 @@ def split_prelus(model: onnx.ModelProto) -> None:
             continue
         source, output = node.input[0], node.output[0]
         if node.input[1] in constants and not constants[node.input[1]].any():
-            nodes.append(onnx.helper.make_node("Relu", [source], [output]))
+            write("Relu", [source], output)
             continue
         maker, readers = _neighbours(view, node)
         weight, bias = maker.input[1:3]
         slope = constants[node.input[1]].ravel()
-        sign = np.where(slope > 1, -1.0, 1.0)
+        wild = np.abs(slope) > 1
+        sign, gain = np.where(wild, -1.0, 1.0), np.where(wild, -slope, 1.0)
         keep(weight, constants[weight] * sign.reshape(-1, 1, 1, 1))
         keep(bias, constants[bias] * sign)
         for reader in readers:
             axes = (-1, 1, 1, 1) if attribute(reader, "group", 1) > 1 else (1, -1, 1, 1)
-            keep(reader.input[1], constants[reader.input[1]] * sign.reshape(axes))
-        gain, scaled, positive = slope - 1, f"{output}.scaled", f"{output}.positive"
-        taps = int(np.prod(constants[weight].shape[1:]))
-        if attribute(maker, "group", 1) == 1 and taps <= FEW_TAPS:
-            second = onnx.NodeProto()
-            second.CopyFrom(maker)
-            second.input[1] = keep(f"{scaled}.weight", constants[weight] * gain.reshape(-1, 1, 1, 1))
-            second.input[2] = keep(f"{scaled}.bias", constants[bias] * gain)
-            second.output[0] = scaled
-        else:
-            factors = keep(f"{scaled}.gain", gain.reshape(-1, 1, 1))
-            second = onnx.helper.make_node("Mul", [source, factors], [scaled])
-        nodes += [second, onnx.helper.make_node("Relu", [scaled], [positive])]
-        nodes.append(onnx.helper.make_node("Add", [source, positive], [output]))
+            keep(reader.input[1], constants[reader.input[1]] * gain.reshape(axes))
+        least = np.where(wild, 1 / np.where(wild, slope, 1.0), slope)
+        steep = write("Mul", [source, keep("every_prelu.steep", STEEP)], f"{output}.steep")
+        ends = [keep("every_prelu.zero", 0.0), keep("prelu.two", 2.0)]
+        mask = write("Clip", [steep, *ends], f"{output}.mask")
+        least_slopes = keep(f"{output}.least", least.reshape(-1, 1, 1))
+        raised = write("Add", [mask, least_slopes], f"{output}.raised")
+        ends = [keep("every_prelu.minus", -1.0), keep("prelu.one", 1.0)]
+        write("Mul", [source, write("Clip", [raised, *ends], f"{output}.slope")], output)
     _replace(model.graph, nodes, {name: constants[name] for name in sorted(changed)})
 
 

@@ -91,9 +91,13 @@ class _Rewrite:
         elif node.op_type in _ARITHMETIC and self.elementwise:
             for index, name in enumerate(node.input):
                 if name in self.view.constants:
-                    copy.input[index] = self._constant(
-                        f"{node.output[0]}.operand{index}", *self.quantization.constant(node, name)
-                    )
+                    own = f"{node.output[0]}.operand{index}"
+                    codes, scale = self.quantization.constant(node, name)
+                    if codes.size > 1:
+                        copy.input[index] = self._constant(own, codes, scale)
+                    else:  # the same value as float: TensorRT moves a scalar out of its Q/DQ, and then objects
+                        self.constants[own] = codes * scale
+                        copy.input[index] = own
         if output not in self.places:
             self.nodes.append(copy)
             return

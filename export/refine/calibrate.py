@@ -224,9 +224,10 @@ def exact_slopes(view: GraphView) -> dict[str, TensorRange]:
     found = {}
     for node in view.nodes:
         mask = view.producer.get(node.input[0])
-        if node.op_type != "Add" or mask is None or mask.op_type != "Clip":
+        added = view.constants.get(node.input[1]) if node.op_type == "Add" else None
+        if added is None or added.size > 1 or mask is None or mask.op_type != "Clip":
             continue
-        alpha = float(view.constants[node.input[1]].item())
+        alpha = float(added.item())
         codes = min(range(127, 99, -1), key=lambda n: (round(abs(alpha * n - round(alpha * n)), 6), -n))
         found[node.output[0]] = TensorRange(0.0, 127 / codes, _EXACT_SLOPES)
     return found

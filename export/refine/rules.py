@@ -13,13 +13,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeage.calibration.graph import GraphView, attribute, rectifier
+from edgeage.calibration.graph import STEEP, GraphView, attribute, rectifier, steps
 from edgeage.errors import EdgeageError
 from edgeage.export.refine import kernels
 
-# A mask is min(max(y * STEEP, 0), 1): 1 wherever y is above 0. A power of two, so that it is exact; INT8
-# writers put a factor of their own in its place (`edgeage.calibration.quantization`).
-STEEP = 2.0**30
 FEW_CHANNELS = 16  # before a depth-to-space; see `_depth_to_space`
 
 Gradients = dict[str, str]  # input -> its gradient
@@ -30,7 +27,7 @@ class Reverse:
 
     Attributes:
         view: the forward graph.
-        needed: tensors that depend on the input whose gradient is asked for.
+        needed: tensors that depend on the input whose gradient is asked for, other than by steps.
         nodes, constants: what the rules have written so far.
         gains: output -> factor by which its gradient must still be multiplied; a weighted rule absorbs it.
     """
@@ -39,9 +36,10 @@ class Reverse:
         self.view = view
         self.wanted = wanted
         self.needed = {wanted}
+        flat = steps(view)  # their gradient is 0
         for node in view.nodes:
             if self.needed & set(node.input):
-                self.needed |= set(node.output)
+                self.needed |= set(node.output) - flat
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, NDArray[Any]] = {}
         self.gains: dict[str, float] = {}

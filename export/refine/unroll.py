@@ -11,11 +11,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgeage.calibration.graph import GraphView
+from edgeage.calibration.graph import STEEP, GraphView
 from edgeage.calibration.ranges import RangeTable, TensorRange
 from edgeage.errors import EdgeageError
 from edgeage.export.onnx_graph import OPSET, clean
-from edgeage.export.refine.rules import STEEP
 
 REACH = 6.0  # of a latent on its way, in standard deviations of the prior
 REFINED = "refined"  # the output

@@ -1,4 +1,4 @@
-"""A PReLU as sums that INT8 kernels fuse: equal to onnxruntime's own PRelu, for every slope."""
+"""A PReLU as a product that INT8 kernels compute: equal to onnxruntime's own PRelu, for every slope."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
-from edgeage.calibration.graph import GraphView
-from edgeage.calibration.observers import session
+from edgeage.calibration.graph import GraphView, steps
+from edgeage.calibration.observers import Observer, session
+from edgeage.calibration.quantization import decide
 from edgeage.errors import EdgeageError
 from edgeage.export.onnx_graph import canonicalise
-from edgeage.export.prelu import FEW_TAPS, split_prelus
+from edgeage.export.prelu import write_prelus
+from edgeage.export.qdq import to_qdq
 
 
 def chain(slopes: list[float], inputs: int, seed: int, *, pad: bool = False) -> onnx.ModelProto:
@@ -56,7 +58,7 @@ def chain(slopes: list[float], inputs: int, seed: int, *, pad: bool = False) -> 
 
 @given(
     slopes=st.lists(st.floats(-9, 9, width=32) | st.sampled_from([0.0, 1.0, -1.0]), min_size=2, max_size=6),
-    inputs=st.sampled_from([1, 3, FEW_TAPS, FEW_TAPS + 1]),
+    inputs=st.integers(1, 3),
     seed=st.integers(0, 999),
     pad=st.booleans(),
 )
@@ -64,25 +66,46 @@ def test_it_is_exact_for_every_slope(slopes: list[float], inputs: int, seed: int
     model = chain(slopes, inputs, seed, pad=pad)
     image = np.random.default_rng(seed + 1).normal(size=(1, inputs, 4, 4)).astype(np.float32)
     (wanted,) = session(model).run(None, {"x": image})
-    split = canonicalise(model)
-    (found,) = session(split).run(None, {"x": image})
-    # float32 sums in another order
+    written = canonicalise(model)
+    (found,) = session(written).run(None, {"x": image})
+    # float32 products in another order
     assert np.abs(found - wanted).max() <= 1e-5 * max(1.0, np.abs(wanted).max())
-    counts = Counter(node.op_type for node in split.graph.node)
-    few = inputs <= FEW_TAPS
+    counts = Counter(node.op_type for node in written.graph.node)
+    assert counts["Conv"] == 3
     if not any(slopes):
-        assert (counts["Relu"], counts["Conv"], counts["Add"], counts["Mul"]) == (2, 3, 0, 0)
+        assert counts == {"Conv": 3, "Relu": 2, **({"Pad": 1} if pad else {})}
         return
-    assert (counts["PRelu"], counts["Relu"], counts["Add"]) == (0, 2, 2)
-    assert (counts["Conv"], counts["Mul"]) == ((4, 1) if few else (3, 2))
+    assert (counts["PRelu"], counts["Relu"], counts["Add"], counts["Mul"], counts["Clip"]) == (0, 0, 2, 4, 4)
 
 
-def test_a_second_rounding_is_not_multiplied() -> None:
-    """The term of its own convolution reads the input, not the rounded output of the first."""
-    view = GraphView(canonicalise(chain([0.5, -3.0], 3, 0)))
-    assert view.producer["p1.scaled"].op_type == "Conv"
-    assert view.producer["p1.scaled"].input[0] == "x"
-    assert view.producer["p2.scaled"].op_type == "Mul"
+def test_slopes_are_steps_between_minus_one_and_one() -> None:
+    view = GraphView(canonicalise(chain([0.5, -3.0, 9.0, -1.0], 3, 0)))
+    slopes = {f"{name}.{part}" for name in ("p1", "p2") for part in ("mask", "raised", "slope")}
+    assert steps(view) == slopes
+    assert np.abs(view.constants["p1.least"]).max() <= 1
+
+
+def test_int8_passes_what_is_positive_code_for_code() -> None:
+    """The product has its input's scale, and a slope of 1 is a whole code."""
+    graph = canonicalise(chain([0.5, -0.3, 0.0, 1.0], 3, 0))
+    view = GraphView(graph)
+    observer = Observer(graph)
+    random = np.random.default_rng(0)
+    seen = observer.observe({"x": random.normal(size=(1, 3, 4, 4)).astype(np.float32)} for _ in range(20))
+    decided = decide(graph, {name: found.range() for name, found in seen.items()})
+    for name in ("p1", "p2"):
+        assert decided.scale(name) == decided.scale(view.producer[name].input[0])
+        assert decided.scale(f"{name}.slope") == np.float32(1 / 127)
+        assert decided.scale(f"{name}.mask") == np.float32(2 / 127)
+    twin = onnx.ModelProto()
+    twin.CopyFrom(to_qdq(decided))
+    for name in ("c1", "p1"):
+        twin.graph.output.append(helper.make_tensor_value_info(f"{name}.int8", onnx.TensorProto.INT8, None))
+    given = {"x": random.normal(size=(1, 3, 4, 4)).astype(np.float32)}
+    before, after = session(twin).run(["c1.int8", "p1.int8"], given)
+    positive = before > 0
+    assert positive.any()
+    np.testing.assert_array_equal(after[positive], before[positive])
 
 
 def _behind_a_sum(model: onnx.ModelProto) -> None:
@@ -107,7 +130,7 @@ def test_a_prelu_elsewhere_is_refused_by_name(fault: object) -> None:
     model = chain([0.5, 2.0], 3, 0)
     fault(model)  # type: ignore[operator]
     with pytest.raises(EdgeageError, match="PRelu p1 does not lie between"):
-        split_prelus(model)
+        write_prelus(model)
 
 
 def test_one_slope_for_all_channels_and_shared_weights_are_refused() -> None:
@@ -115,8 +138,8 @@ def test_one_slope_for_all_channels_and_shared_weights_are_refused() -> None:
     model.graph.initializer.append(numpy_helper.from_array(np.float32([[[0.1]]]), "one"))
     model.graph.node[1].input[1] = "one"
     with pytest.raises(EdgeageError, match="not one constant slope a channel"):
-        split_prelus(model)
+        write_prelus(model)
     model = chain([0.5, 2.0], 2, 0)
     model.graph.node[4].input[1] = "w1"
     with pytest.raises(EdgeageError, match="constant w1 next to PRelu p1 is shared"):
-        split_prelus(model)
+        write_prelus(model)

@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgeage.calibration.graph import GraphView
+from edgeage.calibration.graph import STEEP, GraphView
 from edgeage.calibration.observers import session
 from edgeage.export.onnx_graph import check_operators, clean
 from edgeage.export.refine.rules import RULES, NoReverseRule, Reverse
@@ -267,12 +267,21 @@ POINTWISE: dict[str, tuple[list[onnx.NodeProto], dict[str, Any], Callable[[Tenso
     "square": ([helper.make_node("Mul", ["x", "x"], ["y"])], {}, lambda x: x * x),
     "a PReLU": (
         [
-            helper.make_node("Mul", ["x", "gain"], ["scaled"]),
-            helper.make_node("Relu", ["scaled"], ["positive"]),
-            helper.make_node("Add", ["x", "positive"], ["y"]),
+            helper.make_node("Mul", ["x", "steep"], ["high"]),
+            helper.make_node("Clip", ["high", "zero", "two"], ["mask"]),
+            helper.make_node("Add", ["mask", "least"], ["raised"]),
+            helper.make_node("Clip", ["raised", "minus", "one"], ["slope"]),
+            helper.make_node("Mul", ["x", "slope"], ["y"]),
         ],
-        {"gain": np.array([-0.75, -1.5, 0.5], np.float32).reshape(3, 1, 1)},
-        lambda x: x + F.relu(x * torch.tensor([-0.75, -1.5, 0.5], dtype=torch.float64).view(3, 1, 1)),
+        {
+            "steep": np.float32(STEEP),
+            "zero": np.float32(0),
+            "two": np.float32(2),
+            "least": np.array([0.25, -0.5, 1], np.float32).reshape(3, 1, 1),
+            "minus": np.float32(-1),
+            "one": np.float32(1),
+        },
+        lambda x: F.prelu(x, torch.tensor([0.25, -0.5, 1], dtype=torch.float64)),
     ),
 }
 
