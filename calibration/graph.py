@@ -12,7 +12,6 @@ from onnx import numpy_helper
 
 from edgeage.errors import EdgeageError
 
-
 # A mask is min(max(y * STEEP, 0), 1): 1 wherever y is above 0. A power of two, so that it is exact; INT8
 # writers put a factor of their own in its place (`edgeage.calibration.quantization`).
 STEEP = 2.0**30

@@ -95,7 +95,7 @@ class _Rewrite:
                     codes, scale = self.quantization.constant(node, name)
                     if codes.size > 1:
                         copy.input[index] = self._constant(own, codes, scale)
-                    else:  # the same value as float: TensorRT moves a scalar out of its Q/DQ, and then objects
+                    else:  # the same value as float: TensorRT takes a scalar's Q/DQ apart, then objects
                         self.constants[own] = codes * scale
                         copy.input[index] = own
         if output not in self.places:
