@@ -19,6 +19,7 @@ from edgeage.runtime.bench.subjects import Spec
 from edgeage.runtime.bundle import open_bundle
 from edgeage.runtime.engines import open_engine
 from edgeage.runtime.refinement import RefinementOptions, refine
+from edgeage.runtime.refiner import Forward
 
 ENGINES = ("encoder", "generator", "embedder", "refine", "refine_batch")
 
@@ -75,10 +76,7 @@ def reference(path: Path, engines: dict, settings: dict, faces: int) -> dict[str
         y = np.eye(6, dtype=np.float32)[[2]]
         z = engines["encoder"].run({"image": image})["z"]
         target = engines["embedder"].run({"image": image})["embedding"]
-
-        def check(z: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            made = engines["generator"].run({"z": z, "y": y})["image"]
-            return made, engines["embedder"].run({"image": made})["embedding"]
+        check = Forward(engines["generator"], engines["embedder"])
 
         begin = time.perf_counter()
         refine(engines["refine"], z, y, target, image, RefinementOptions.from_manifest(settings), check=check)

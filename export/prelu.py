@@ -2,10 +2,10 @@
 
 slope(x) = min(2 [x > 0] + a, 1) is 1 where x > 0, else a: the step is a mask
 (`edgeage.calibration.graph.STEEP`), the sum saturates. It holds for -1 <= a <= 1; a channel beyond is turned
-around first, prelu(x, a) = -a prelu(-x, 1 / a), and both factors vanish into the convolutions around it. Where
-x > 0 the INT8 product is x, code for code. The gradient is multiplied by the same slope, so a refinement step
-computes it once for both ways. An int8 PRELU instead would cut the graph into 28 XNNPACK partitions.
-Slopes that are all zero make a ReLU.
+around first, prelu(x, a) = -a prelu(-x, 1 / a), and both factors vanish into the convolutions around it.
+Where x > 0 the INT8 product is x, code for code. The gradient is multiplied by the same slope, so a
+refinement step computes it once for both ways. An int8 PRELU instead would cut the graph into 28 XNNPACK
+partitions. Slopes that are all zero make a ReLU.
 """
 
 from __future__ import annotations

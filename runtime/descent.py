@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,16 @@ FLAGS = (REFINED, CONVERGED, DEADLINE, NEVER_ROSE, PIXELS_DRIFTED, NO_STEPS, NOT
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.intp]
-# (z [m, L], y [m, groups]) -> (images [m, 3, S, S], raw embeddings [m, E]): a forward pass without gradient.
-Check = Callable[[Floats, Floats], tuple[Floats, Floats]]
+
+
+class Check(Protocol):
+    """The forward pass in its two halves, for latents that need no gradient."""
+
+    def generate(self, z: Floats, y: Floats) -> Floats:
+        """z [m, L], y [m, groups] -> images [m, 3, S, S]."""
+
+    def embed(self, images: Floats) -> Floats:
+        """Images [m, 3, S, S], what `generate` gave last -> raw embeddings [m, E]."""
 
 
 class Descent:
@@ -121,16 +129,23 @@ class Descent:
         elif self._check is None:
             self._record(faces, k, self._run_engine(faces, k)[1])
         else:
-            self._record(faces, k, self._run_check(faces, np.full_like(faces, k)))
+            with self._budget.check(len(faces)):
+                images = self._generate(self._check, faces, np.full_like(faces, k))
+                embedding = self._check.embed(images)
+            self._record(faces, k, embedding)
 
     def _measure(self, faces: Indices, steps: Indices) -> None:
-        """Pixel errors at the given steps, where unknown; without the time for it they stay unknown."""
+        """Pixel errors at the given steps, where unknown; without the time for it they stay unknown.
+
+        The time of a whole check is asked for, which is more than an image takes.
+        """
         unknown = np.isnan(self._errors[steps, faces])
         faces, steps = faces[unknown], steps[unknown]
-        if not len(faces):
+        if not len(faces) or self._check is None:
             return
         if self._budget.fits(0, 0, len(faces)):
-            self._run_check(faces, steps)
+            with self._budget.check(len(faces)):
+                self._generate(self._check, faces, steps)
         else:
             self._stop(faces, DEADLINE)
 
@@ -165,14 +180,12 @@ class Descent:
         )
         return gradient, embedding
 
-    def _run_check(self, faces: Indices, steps: Indices) -> Floats:
-        """Embeddings [m, E] of faces [m] at steps [m]; remembers the pixel errors."""
-        assert self._check is not None
-        with self._budget.check(len(faces)):
-            images, embedding = self._check(self.latents[steps, faces], self._given["y"][faces])
+    def _generate(self, check: Check, faces: Indices, steps: Indices) -> Floats:
+        """Images [m, 3, S, S] of faces [m] at steps [m]; remembers their pixel errors."""
+        images = check.generate(self.latents[steps, faces], self._given["y"][faces])
         apart = np.square(images - self._given["image"][faces]).reshape(len(faces), -1)
         self._errors[steps, faces] = apart.mean(axis=1)
-        return embedding
+        return images
 
 
 class Budget:

@@ -16,6 +16,24 @@ from edgeage.runtime.manifest import Manifest
 from edgeage.runtime.refinement import Refined, RefinementOptions, refine, unrefined
 
 
+class Forward:
+    """G and FR without gradient, row by row: the `edgeage.runtime.descent.Check` of a bundle's engines."""
+
+    def __init__(self, generator: Engine, embedder: Engine) -> None:
+        self._generator, self._embedder = generator, embedder
+
+    def generate(self, z: Floats, y: Floats) -> Floats:
+        """z [n, L], y [n, groups] -> images [n, 3, S, S]."""
+        pairs = zip(z[:, None], y[:, None], strict=True)
+        return np.concatenate([self._generator.run({"z": a, "y": b})["image"] for a, b in pairs])
+
+    def embed(self, images: Floats) -> Floats:
+        """Images [n, 3, S, S] -> raw embeddings [n, E]."""
+        return np.concatenate(
+            [self._embedder.run({"image": image})["embedding"] for image in images[:, None]]
+        )
+
+
 class Refiner:
     """Refines faces with a bundle's engines.
 
@@ -79,12 +97,8 @@ class Refiner:
             raise self._lacking(options.steps)
         start = time.perf_counter()
         embedder, generator = self._open("embedder"), self._open("generator")
-        target = _each(embedder, "embedding", image=images)
-
-        def check(z: Floats, y: Floats) -> tuple[Floats, Floats]:
-            made = _each(generator, "image", z=z, y=y)
-            return made, _each(embedder, "embedding", image=made)
-
+        check = Forward(generator, embedder)
+        target = check.embed(images)
         name = self._name(len(z))
         if options.deadline_ms is not None:
             spent = (time.perf_counter() - start) * 1e3
@@ -135,14 +149,6 @@ class Refiner:
             f"{steps} refinement steps asked for, but {self._manifest.name} has no {self._flavour()} file "
             "for the refine engine; use --steps 0, --allow-unrefined, another bundle, --engine or --precision"
         )
-
-
-def _each(engine: Engine, output: str, **rows: Floats) -> Floats:
-    """One output of a batch-1 engine for every row [n, ...]."""
-    count = len(next(iter(rows.values())))
-    return np.concatenate(
-        [engine.run({name: values[i : i + 1] for name, values in rows.items()})[output] for i in range(count)]
-    )
 
 
 def _number(value: float) -> float | None:

@@ -66,18 +66,25 @@ class Linear:
 
 
 class Checker:
-    """The forward pass; counts latents and can cost time or give other images."""
+    """The forward pass; remembers latents and can cost time or give other images."""
 
     def __init__(self, clock: Clock | None = None, ms: float = 0) -> None:
         self.latents: list[np.ndarray] = []
+        self.embedded = 0
         self.clock, self.ms = clock, ms
         self.image_of = image_of
 
-    def __call__(self, z: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def generate(self, z: np.ndarray, y: np.ndarray) -> np.ndarray:
         self.latents += list(z)
         if self.clock:
             self.clock.now += self.ms * len(z) / 1e3
-        return self.image_of(z, y), embedding_of(image_of(z, y))
+        self._seen = image_of(z, y)
+        return self.image_of(z, y)
+
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        """Of what it was last asked for: other images are for the pixel error alone."""
+        self.embedded += len(images)
+        return embedding_of(self._seen)
 
 
 def faces(count: int = 1, seed: int = 0, off: float = 0.5) -> dict[str, np.ndarray]:

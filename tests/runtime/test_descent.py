@@ -35,6 +35,7 @@ def test_latents_with_far_pixels_are_passed_over(bad: int, best: int, flag: str)
     assert np.array_equal(found.z, whole[best].z)
     assert len(check.latents) == 2 + max(0, min(bad, 2))  # last, first, and those that were asked about
     assert len({row.tobytes() for row in check.latents}) == len(check.latents)
+    assert check.embedded == 1  # the last: the others' embeddings came with their gradients
 
 
 @pytest.mark.parametrize(("factor", "best"), [(1.49, 1), (1.51, 0)])

@@ -22,6 +22,7 @@ from edgeage.runtime.bundle import Bundle
 from edgeage.runtime.engines import Engine, Feeds, choose_file, open_engine
 from edgeage.runtime.manifest import Manifest, engine_ports
 from edgeage.runtime.refinement import Refined, RefinementOptions, refine, unrefined
+from edgeage.runtime.refiner import Forward
 from edgeage.train.checkpoint import Checkpoint
 from edgeage.train.data.listing import Pixels
 from edgeage.train.evaluation.outputs import Model, pixels, tensors
@@ -63,23 +64,32 @@ class Form:
 
     def encode(self, images: Pixels) -> Floats:
         """uint8 [n, S, S, 3] -> z [n, L]."""
-        return _each(self.engines["encoder"], "z", image=tensors(images).numpy())
+        encoder = self.engines["encoder"]
+        return np.concatenate(
+            [encoder.run({"image": image})["z"] for image in tensors(images).numpy()[:, None]]
+        )
 
     def embed(self, images: Pixels) -> Floats:
         """uint8 [n, S, S, 3] -> raw embeddings [n, E]."""
-        return _each(self.engines["embedder"], "embedding", image=tensors(images).numpy())
+        return self.forward().embed(tensors(images).numpy())
 
     def generate(self, z: Floats, groups: NDArray[np.int64]) -> Pixels:
         """z [n, L] and age groups [n] -> uint8 [n, S, S, 3]."""
-        return pixels(torch.from_numpy(self._images(z, one_hot(groups.tolist()))))
+        return pixels(torch.from_numpy(self.forward().generate(z, one_hot(groups.tolist()))))
 
-    def check(self, z: Floats, y: Floats) -> tuple[Floats, Floats]:
-        """Images [n, 3, S, S] and raw embeddings [n, E] of latents, as `refine` asks for them."""
-        images = self._images(z, y)
-        return images, _each(self.engines["embedder"], "embedding", image=images)
+    def forward(self) -> _Forward:
+        """Generator and embedder, as `refine` asks for them."""
+        return _Forward(self.engines["generator"], self.engines["embedder"])
 
-    def _images(self, z: Floats, y: Floats) -> Floats:
-        return _each(self.engines["generator"], "image", z=z, y=y)
+
+class _Forward(Forward):
+    """Counts the latents that it was asked for."""
+
+    latents = 0
+
+    def generate(self, z: Floats, y: Floats) -> Floats:
+        self.latents += len(z)
+        return super().generate(z, y)
 
 
 @dataclass(frozen=True)
@@ -227,19 +237,5 @@ def _one(
     """One face, and how many latents were checked."""
     if not options.steps:
         return unrefined(z), 0
-    checks = 0
-
-    def check(latents: Floats, conditions: Floats) -> tuple[Floats, Floats]:
-        nonlocal checks
-        checks += len(latents)
-        return form.check(latents, conditions)
-
-    return refine(form.engines["refine"], z, y, target, image, options, check=check), checks
-
-
-def _each(engine: Engine, output: str, **rows: Floats) -> Floats:
-    """One output of a batch-1 engine for every row [n, ...]."""
-    count = len(next(iter(rows.values())))
-    return np.concatenate(
-        [engine.run({name: values[i : i + 1] for name, values in rows.items()})[output] for i in range(count)]
-    )
+    check = form.forward()
+    return refine(form.engines["refine"], z, y, target, image, options, check=check), check.latents

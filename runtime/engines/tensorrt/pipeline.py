@@ -75,7 +75,7 @@ class DevicePipeline:
         if not options.steps:
             return unrefined(z)
         given = z, self.y.host, self.target.host, image
-        return refine(_Steps(self), *given, options, check=self._check)
+        return refine(_Steps(self), *given, options, check=self)
 
     def step(self, z: Floats) -> Feeds:
         """One run of the refine engine on the face that is there."""
@@ -86,15 +86,22 @@ class DevicePipeline:
         self._step.synchronise()
         return {"gradient": self.gradient.host.copy(), "embedding": self.embedding.host.copy()}
 
-    def _check(self, z: Floats, y: Floats) -> tuple[Floats, Floats]:
-        """G(z, y) and its embedding; the image goes from one plan to the next on the device."""
+    def generate(self, z: Floats, y: Floats) -> Floats:
+        """G(z, y) of the face that is there; the image stays on the device too."""
         self.z.upload(z, self._stream)
         self._make.launch()
+        self.made.download(self._stream)
+        self._make.synchronise()
+        made: Floats = self.made.host.copy()
+        return made
+
+    def embed(self, images: Floats) -> Floats:
+        """The embedding of what `generate` made last, from the device's own copy."""
         self._look.launch()
-        for buffer in (self.made, self.made_embedding):
-            buffer.download(self._stream)
+        self.made_embedding.download(self._stream)
         self._look.synchronise()
-        return self.made.host.copy(), self.made_embedding.host.copy()
+        embedding: Floats = self.made_embedding.host.copy()
+        return embedding
 
     def _allocate(self, stack: ExitStack) -> None:
         engines = self.bundle.manifest.engines
