@@ -70,6 +70,15 @@ class Recogniser(Stage, kw_only=True, tag="recogniser"):
     fade: Share = 0.0
 
 
+class Amortised(Stage, kw_only=True, tag="amortised"):
+    """E alone, on the loss that refinement minimises: what the first steps would change, E gives at once.
+
+    `pixel_weight` as in refinement: of the mean squared error against squared distances of embeddings.
+    """
+
+    pixel_weight: float = 20.0
+
+
 class Joint(Stage, kw_only=True, tag="joint"):
     """E and G together; weights of the terms of one sum.
 
@@ -95,7 +104,7 @@ class Joint(Stage, kw_only=True, tag="joint"):
     ema: float = 0.998
 
 
-AnyStage = Cgan | InitialLatent | Identity | Perceptual | Recogniser | Joint
+AnyStage = Cgan | InitialLatent | Identity | Perceptual | Recogniser | Amortised | Joint
 
 
 class HeldOut(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgeage.train.recipes import schema
+from edgeage.train.stages.amortised import AmortisedStage
 from edgeage.train.stages.base import Context, Stage
 from edgeage.train.stages.cgan import CganStage
 from edgeage.train.stages.encoder import EncoderStage
@@ -26,5 +27,7 @@ def build_stage(context: Context, options: schema.AnyStage) -> Stage:
             return PerceptualStage(context, options)
         case schema.Recogniser():
             return RecogniserStage(context, options)
+        case schema.Amortised():
+            return AmortisedStage(context, options)
         case schema.Joint():
             return JointStage(context, options)
