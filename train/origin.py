@@ -1,4 +1,4 @@
-"""A run that begins with the networks of another: to train the recogniser again when G has changed."""
+"""A run that begins with the networks of another: to go on with one of them while the others stay."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgeage.train.checkpoint import find_checkpoint
 from edgeage.train.data import Faces
 from edgeage.train.recipes.schema import Recipe, held_out_by
 from edgeage.train.stages import Context
-from edgeage.train.state import restore
+from edgeage.train.state import adopt
 from edgeage.train.story import plain
 
 
@@ -39,7 +39,7 @@ def begin_from(origin: Path, recipe: Recipe, faces: Faces, context: Context) -> 
             f"{origin} held out other faces of these data ({split}, this recipe {wanted}); "
             "give the recipe the same seed, validation and test"
         )
-    restore(origin, context, without=set() if same_recogniser else {"embedder"})
+    adopt(origin, context, without=set() if same_recogniser else {"embedder"})
     step = {
         "checkpoint": sha256(folder / "weights.safetensors"),
         "recipe": meta["recipe"],

@@ -69,6 +69,22 @@ def restore(run: Path, context: Context, without: Collection[str] = ()) -> tuple
     return meta["stage"], meta["step"], state
 
 
+def adopt(origin: Path, context: Context, without: Collection[str] = ()) -> None:
+    """Take over the networks of a run, but for those named in `without`.
+
+    Of a checkpoint that was published without the state that a run resumes from, those that are exported.
+    """
+    folder = ckpt.find_checkpoint(origin)
+    if (folder / "state.safetensors").is_file():
+        restore(origin, context, without)
+        return
+    source = folder / "weights.safetensors"
+    weights = ckpt.read_tensors(source)
+    context.learned = set(ckpt.DEPLOYED) - set(without)
+    for name in context.learned:
+        ckpt.load_into(context.networks[name], weights, name, source)
+
+
 def remove_leftovers(run: Path) -> None:
     """What a kill in the middle of a save has left, which would fill the disk kill by kill."""
     for folder in run.glob(".checkpoint.tmp-*"):

@@ -13,14 +13,14 @@ from edgeage.train.stages.base import Context, Phases, Stage, detached
 class AmortisedStage(Stage):
     """What one face's refinement finds, learned over many faces (Gershman and Goodman 2014).
 
-    G cannot learn to please the recogniser here: like refinement, E only chooses among the faces that G makes.
+    G cannot learn to please the recogniser here: like refinement, E only chooses among the faces G makes.
     Batch norms of E keep their running statistics, which the scale of the latent hangs on.
     """
 
     def __init__(self, context: Context, options: Amortised) -> None:
-        if missing := {"encoder", "generator", "embedder"} - context.learned:
+        if missing := ", ".join(sorted({"encoder", "generator", "embedder"} - context.learned)):
             raise EdgeageError(
-                f"the amortised stage goes on from trained networks, and {', '.join(sorted(missing))} are not; "
+                f"the amortised stage needs networks that were trained; not so: {missing}; "
                 "begin from a run that has them (--from), or put their stages before it in the recipe"
             )
         super().__init__(context, ["encoder"])
