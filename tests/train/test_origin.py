@@ -12,6 +12,10 @@ from safetensors.torch import load_file
 
 from edgeage.errors import EdgeageError
 from edgeage.files import sha256
+from edgeage.train.checkpoint import Checkpoint, load_checkpoint
+from edgeage.train.data import open_source
+from edgeage.train.evaluation.outputs import Model, tensors
+from edgeage.train.latent_optimization import Face, RefinementSettings, losses
 from edgeage.train.recipes.schema import load_recipe
 from edgeage.train.run import RunOptions, train
 
@@ -41,6 +45,37 @@ def test_the_recogniser_alone_is_trained_again(tmp_path: Path, tiny_recipe: str)
     meta = json.loads((second / "checkpoint.json").read_text())
     assert [origin["checkpoint"] for origin in meta["origins"]] == [sha256(first / "weights.safetensors")]
     assert meta["origins"][0]["recipe"]["name"] == "tiny"
+
+
+def test_the_encoder_alone_learns_what_refinement_minimises(tmp_path: Path, tiny_recipe: str):
+    first = run(load_recipe(tiny_recipe), tmp_path / "first")
+    stage = {"stage": "amortised", "steps": 40, "batch": 16, "learning_rate": 3e-3, "warmup": 1}
+    again = changed(tiny_recipe, tmp_path, name="again", stages=[stage])
+    (first / "state.safetensors").unlink()  # as a checkpoint is published
+    second = run(again, tmp_path / "second", origin=first)
+    before, after = (load_file(folder / "weights.safetensors") for folder in (first, second))
+    same = {key for key in before if torch.equal(before[key], after[key])}
+    assert {key for key in before if not key.startswith("encoder")} <= same
+    statistics = {key for key in before if "running" in key or "num_batches" in key}
+    assert same >= statistics
+    old, new = (mean_loss(load_checkpoint(folder)) for folder in (first, second))
+    assert new < 0.98 * old  # after a dozen steps of training, no latent of this G is much better
+
+
+def mean_loss(checkpoint: Checkpoint) -> float:
+    """Of the faces that it was trained on."""
+    faces, model = open_source(SOURCE, image_size=checkpoint.profile.image_size), Model(checkpoint)
+    face = Face.of(tensors(faces.images), model.condition(faces.groups), model.embedder)
+    settings = RefinementSettings("euclidean", 20.0)
+    latent = model.encode(faces.images)
+    return float(losses(model.generator, model.embedder, latent, face, settings)[0].mean())
+
+
+def test_a_stage_that_goes_on_is_refused_before_there_is_something(tmp_path: Path, tiny_recipe: str):
+    stage = {"stage": "amortised", "steps": 2, "batch": 16, "learning_rate": 1e-3}
+    alone = changed(tiny_recipe, tmp_path, stages=[stage])
+    with pytest.raises(EdgeageError, match="not so: embedder, encoder, generator"):
+        run(alone, tmp_path / "run")
 
 
 def test_resuming_keeps_the_origin(tmp_path: Path, tiny_recipe: str):
