@@ -8,15 +8,14 @@ energy = per_run(loaded, idle, runs)     # JSON values for `results.Result.energ
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeage.runtime.bench.sampler import Sampler
 from edgeage.runtime.bench.sensors import Sensor
 from edgeage.runtime.bench.statistics import LEVEL, block_length
 from edgeage.runtime.bench.sysfs import NotAvailable
@@ -25,33 +24,24 @@ _LEAST = 8  # changes of the sensor's reading, below which its power is not told
 _DRAWS = 1000
 
 
-class Meter:
+class Meter(Sampler):
     """Reads a sensor while its block runs.
 
     `clock`: seconds.
     """
 
     def __init__(self, sensor: Sensor, clock: Callable[[], float] = time.perf_counter) -> None:
+        super().__init__("meter", sensor.interval)
         self.sensor, self._clock = sensor, clock
         self._times: list[float] = []
         self._values: list[float] = []
         self.lost: str | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="meter", daemon=True)
 
-    def __enter__(self) -> Meter:
-        self.begin = self._clock()
-        self._read()
-        self._thread.start()
-        return self
+    def begin(self) -> None:
+        self._began = self._clock()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._read()
-        self.seconds = self._clock() - self.begin
+    def end(self) -> None:
+        self.seconds = self._clock() - self._began
 
     @property
     def watts(self) -> NDArray[np.float64]:
@@ -74,18 +64,14 @@ class Meter:
     def mean_watts(self) -> float:
         return float(np.average(self.watts, weights=self.weights))
 
-    def _run(self) -> None:
-        while not self._stop.wait(self.sensor.interval):
-            self._read()
-
-    def _read(self) -> None:
+    def read(self) -> None:
         if self.lost:
             return
         try:
             value = self.sensor.read()
         except NotAvailable as why:
             self.lost = str(why)
-            self._lost_after = self._clock() - self.begin
+            self._lost_after = self._clock() - self._began
             return
         self._times.append(self._clock())
         self._values.append(value)

@@ -6,14 +6,13 @@ A reading is a few small files that are kept open. What the readings themselves 
 from __future__ import annotations
 
 import os
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from types import TracebackType
 from typing import Any
 
+from edgeage.runtime.bench.sampler import Sampler
 from edgeage.runtime.bench.sysfs import Files, NotAvailable, told
 from edgeage.runtime.bench.throttling import slowed, throttling
 
@@ -41,37 +40,28 @@ class Reading:
     steal: float | None
 
 
-class Watch:
+class Watch(Sampler):
     """Reads the machine every `period` seconds while its block runs.
 
     `root`: where the machine's "/" is.
     """
 
     def __init__(self, period: float = 1.0, root: str | os.PathLike[str] = "/") -> None:
-        self._files, self._period = Files(root), period
+        super().__init__("watch", period)
+        self._files = Files(root)
         self._clocks, self._zones, self._stat = (
             self._open_clocks(),
             self._open_zones(),
             self._open("proc/stat"),
         )
         self._readings: list[Reading] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._cost = 0.0
 
-    def __enter__(self) -> Watch:
+    def begin(self) -> None:
         self._before = told(lambda: throttling(self._files))
         self._began = time.perf_counter()
-        self._read()
-        self._thread.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._read()
+    def end(self) -> None:
         self._after = told(lambda: throttling(self._files))
         for handle in {*self._clocks, *self._zones.values(), *filter(None, [self._stat])}:
             os.close(handle)
@@ -93,7 +83,7 @@ class Watch:
         return {
             "seconds": round(seconds, 3),
             "readings": len(self._readings),
-            "period_s": self._period,
+            "period_s": self.period,
             "cost": self._cost / max(seconds, 1e-9),
             "clocks_mhz": _spread([r.mhz for r in self._readings], "no core's clock can be read"),
             "temperature_c": _spread([r.celsius for r in self._readings], "no sensor can be read"),
@@ -107,20 +97,16 @@ class Watch:
             },
         }
 
-    def _run(self) -> None:
-        while not self._stop.wait(self._period):
-            self._read()
-            if len(self._readings) > _MOST:
-                self._readings = [self._readings[0], *self._readings[2::2]]
-                self._period *= 2
-
-    def _read(self) -> None:
+    def read(self) -> None:
         begin = time.perf_counter()
         busy, steal = self._cpu_seconds()
         times = os.times()
         self._readings.append(
             Reading(begin - self._began, self._mhz(), self._celsius(), busy, times.user + times.system, steal)
         )
+        if len(self._readings) > _MOST:
+            self._readings = [self._readings[0], *self._readings[2::2]]
+            self.period *= 2
         self._cost += time.perf_counter() - begin
 
     def _mhz(self) -> float | None:

@@ -31,7 +31,9 @@ def test_paper_runs_the_articles_three_stages_in_order():
 
 
 def test_unknown_names_are_told_with_what_there_is():
-    with pytest.raises(EdgeageError, match="shipped are edge, encoder, paper, recogniser, recogniser-relu, smoke"):
+    with pytest.raises(
+        EdgeageError, match="shipped are edge, encoder, paper, recogniser, recogniser-relu, smoke"
+    ):
         load_recipe("edg")
     with pytest.raises(EdgeageError, match="shipped are edge, paper"):
         load_profile("phone")

@@ -124,9 +124,9 @@ def metered(
     """A meter over simulated time, a reading each tenth of a second."""
     now = [0.0]
     meter = Meter(Noisy(watts, counts, seed, now, vanish), clock=lambda: now[0])
-    meter.begin = 0.0
+    meter.begin()
     for _ in range(int(seconds * 10)):
-        meter._read()
+        meter.read()
         now[0] += 0.1
     meter.seconds = now[0]
     return meter
