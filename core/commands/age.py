@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeage.commands.aging_options import ALL_FACES, BUNDLE, MAX_MEGAPIXELS, STRENGTH, THREADS
 from edgeage.commands.provenance_options import marks_of, provenance_options
 
 if TYPE_CHECKING:
@@ -26,9 +27,7 @@ Examples:
 )
 @click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the pictures.")
-@click.option(
-    "--bundle", type=click.Path(path_type=Path), help="NAME.agebundle; the shipped model unless given."
-)
+@BUNDLE
 @click.option(
     "--engine",
     default="litert",
@@ -51,8 +50,8 @@ Examples:
 @click.option(
     "--from", "source", metavar="G", help="The face's own group (or age); searched for unless given."
 )
-@click.option("--strength", type=float, help="0..2 for delta [default: 1.1], 0..1 for raw [default: 1].")
-@click.option("--all-faces", is_flag=True, help="Age every face; the largest only unless given.")
+@STRENGTH
+@ALL_FACES
 @click.option(
     "--steps",
     type=int,
@@ -70,10 +69,8 @@ Examples:
 )
 @click.option("--morph", metavar="KIND", help="gif or webp: also write an animation over the groups.")
 @click.option("--html", "page", is_flag=True, help="Also write a page that compares photo and aged photos.")
-@click.option(
-    "--max-megapixels", default=80.0, show_default=True, help="Larger photos are refused; at most 178."
-)
-@click.option("--threads", default=1, show_default=True, help="CPU threads of the engines.")
+@MAX_MEGAPIXELS
+@THREADS
 @click.option("--force", is_flag=True, help="Write over pictures that are there already.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
 @click.option("--json-lines", is_flag=True, help="Print one line of JSON per photo, each when it is done.")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from edgeage.commands.aging_options import BUNDLE
+
 
 @click.command(
     epilog="""\b
@@ -15,9 +17,7 @@ Examples:
   edgeage demo --bundle mine.agebundle --port 8765 --no-open
   edgeage demo --export site"""
 )
-@click.option(
-    "--bundle", type=click.Path(path_type=Path), help="NAME.agebundle; the shipped model unless given."
-)
+@BUNDLE
 @click.option("--port", default=8000, show_default=True, help="Of 127.0.0.1; 0 takes any free one.")
 @click.option("--no-open", is_flag=True, help="Do not open the page in a browser.")
 @click.option("--fetch", is_flag=True, help="Fetch LiteRT.js with npm, check it, keep it, and stop.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeage.commands.aging_options import ALL_FACES, BUNDLE, MAX_MEGAPIXELS, STRENGTH, THREADS
 from edgeage.commands.provenance_options import marks_of, provenance_options, show_marks
 from edgeage.errors import EdgeageError
 
@@ -26,9 +27,7 @@ Examples:
 )
 @click.argument("clip", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the clips.")
-@click.option(
-    "--bundle", type=click.Path(path_type=Path), help="NAME.agebundle; the shipped model unless given."
-)
+@BUNDLE
 @click.option("--engine", default="litert", show_default=True, help="litert, tflite-runtime or onnxruntime.")
 @click.option("--precision", default="int8", show_default=True, help="int8 or float32.")
 @click.option("--mode", default="delta", show_default=True, help="delta or raw, as for edgeage age.")
@@ -36,8 +35,8 @@ Examples:
 @click.option(
     "--from", "source", metavar="G", help="The face's own group (or age); searched on its first frame."
 )
-@click.option("--strength", type=float, help="0..2 for delta [default: 1.1], 0..1 for raw [default: 1].")
-@click.option("--all-faces", is_flag=True, help="Age every face; the largest only unless given.")
+@STRENGTH
+@ALL_FACES
 @click.option(
     "--steps",
     type=int,
@@ -47,10 +46,8 @@ Examples:
     help="Steps of latent refinement in every frame; delta gains nothing from them.",
 )
 @click.option("--rate", type=float, metavar="FPS", help="Of a folder of frames [default: 25].")
-@click.option(
-    "--max-megapixels", default=80.0, show_default=True, help="Larger frames are refused; at most 178."
-)
-@click.option("--threads", default=1, show_default=True, help="CPU threads of the engines.")
+@MAX_MEGAPIXELS
+@THREADS
 @click.option("--force", is_flag=True, help="Write over clips that are there already.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @provenance_options
