@@ -29,8 +29,8 @@ class Traits:
 
 # Integer kernels round their multipliers, so a value near the middle of two codes falls to either side.
 # In the generator one code at the Tanh's input is up to 2.8 output codes (its range ends at 2.77, the
-# output's scale is 1/128). The embedder's 50 layers carry a code that falls to the other side on: 3 and 4 were
-# measured between right implementations.
+# output's scale is 1/128). The embedder's 50 layers carry a code that falls to the other side on: 3 and 4
+# were measured between right implementations.
 TRAITS = {
     "encoder": Traits((2, 2)),
     "embedder": Traits((4, 8)),
