@@ -141,7 +141,7 @@ def calibrate_network(
     running = session(graph)
     wanted = [running.run(None, dict(feed))[0] for feed in selection]
 
-    equal, regions = equalise(graph, histograms)
+    equal, regions = equalise(graph, {name: seen.reaches for name, seen in histograms.items()})
     forms = [(graph, histograms)]
     if regions:
         forms.append((equal, Observer(equal).observe(used)))

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edgeage.calibration.graph import GraphView, attribute, is_steep
-from edgeage.calibration.observers import Histogram
 from edgeage.calibration.quantization import WEIGHTED
 
 _HOMOGENEOUS = frozenset(
@@ -29,11 +28,13 @@ _LARGEST_FACTOR = 16.0
 _Indices = NDArray[np.int64]
 
 
-def equalise(model: onnx.ModelProto, histograms: Mapping[str, Histogram]) -> tuple[onnx.ModelProto, int]:
+def equalise(
+    model: onnx.ModelProto, reaches: Mapping[str, NDArray[np.float64]]
+) -> tuple[onnx.ModelProto, int]:
     """The equalised network, equal in exact arithmetic, and the number of regions that were equalised.
 
     Args:
-        histograms: of every activation of `model`, with the reach of each channel.
+        reaches: how far each channel of an activation goes; regions with a tensor that is not in it stay.
     """
     view = GraphView(model)
     constants = {
@@ -42,7 +43,7 @@ def equalise(model: onnx.ModelProto, histograms: Mapping[str, Histogram]) -> tup
     changed: set[str] = set()
     found = 0
     for region in _regions(view):
-        factors = _factors(region, histograms)
+        factors = _factors(region, reaches)
         if factors is None or not _apply(view, region, factors, constants, changed):
             continue
         found += 1
@@ -172,20 +173,20 @@ def _one_of_each(indices: _Indices, count: int) -> _Indices | None:
 
 
 def _factors(
-    region: Mapping[str, _Indices], histograms: Mapping[str, Histogram]
+    region: Mapping[str, _Indices], reaches: Mapping[str, NDArray[np.float64]]
 ) -> NDArray[np.float64] | None:
     """What each channel is divided by: its reach over the largest of all channels, 1 / 16 at least."""
+    if not reaches.keys() >= region.keys():
+        return None
     count = 1 + max(int(indices.max()) for indices in region.values())
-    reaches = np.zeros(count)
+    largest = np.zeros(count)
     for name, indices in region.items():
-        seen = histograms[name]
         # tensors differ in reach; what counts is how a channel compares with its own tensor's largest
-        np.maximum.at(reaches, indices, seen.reaches / max(seen.reach, 1e-12))
-    alive = reaches > 1e-6
+        np.maximum.at(largest, indices, reaches[name] / max(reaches[name].max(), 1e-12))
+    alive = largest > 1e-6
     if alive.sum() < 2:
         return None
-    largest = reaches[alive].max()
-    factors = np.where(alive, reaches / largest, 1.0)
+    factors = np.where(alive, largest / largest[alive].max(), 1.0)
     return np.maximum(factors, 1 / _LARGEST_FACTOR)
 
 

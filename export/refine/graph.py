@@ -24,6 +24,7 @@ from onnx import helper, numpy_helper
 from edgeage.calibration.graph import GraphView
 from edgeage.errors import EdgeageError
 from edgeage.export.onnx_graph import OPSET, clean
+from edgeage.export.refine.even import even_out
 from edgeage.export.refine.rules import Reverse
 
 GENERATOR, EMBEDDER = "generator/", "embedder/"  # before the names of the forward networks' own tensors
@@ -80,7 +81,8 @@ def refine_graph(
     inputs, outputs = (
         {name: view.shapes[like.get(name, name)] for name in names} for names in (INPUTS, OUTPUTS)
     )
-    return _model(nodes, constants, inputs, outputs)
+    model = _model(nodes, constants, inputs, outputs)
+    return even_out(model, {node.output[0] for node in reverse.nodes})
 
 
 def _preconditioned(reverse: Reverse, gradient: str, matrix: NDArray[np.float32]) -> str:

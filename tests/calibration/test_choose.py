@@ -14,7 +14,7 @@ from edgeage.calibration.choose import FIRST_RUNG, calibrate_network, collect, o
 from edgeage.calibration.equalisation import equalise
 from edgeage.calibration.graph import GraphView
 from edgeage.calibration.mixed_plan import plan_floats
-from edgeage.calibration.observers import Feeds, Observer, session
+from edgeage.calibration.observers import Feeds, Histogram, Observer, session
 from edgeage.calibration.quantization import decide
 from edgeage.calibration.sensitivity import layers, report
 from edgeage.errors import EdgeageError
@@ -107,10 +107,14 @@ def test_the_stability_test_stops_when_halves_agree_and_goes_on_while_they_do_no
     assert unstable[-1].samples == 150
 
 
+def reaches_of(seen: dict[str, Histogram]) -> dict[str, np.ndarray]:
+    return {name: histogram.reaches for name, histogram in seen.items()}
+
+
 def test_equalisation_keeps_the_function_and_evens_the_channels() -> None:
     model = network()
     seen = Observer(model).observe(feeds(50))
-    equal, regions = equalise(model, seen)
+    equal, regions = equalise(model, reaches_of(seen))
     assert regions == 2  # behind each convolution; the output's scale is nobody else's to undo
     # float32 sums in another order, on outputs of several hundred
     for a, b in zip(outputs(model), outputs(equal), strict=True):
@@ -146,7 +150,7 @@ def test_equalisation_goes_through_depth_to_space_and_conditions() -> None:
         {name: random.normal(size=shape).astype(np.float32) for name, shape in ports.items()}
         for _ in range(20)
     ]
-    equal, regions = equalise(model, Observer(model).observe(inputs))
+    equal, regions = equalise(model, reaches_of(Observer(model).observe(inputs)))
     assert regions == 1
     np.testing.assert_allclose(
         session(equal).run(None, inputs[0])[0], session(model).run(None, inputs[0])[0], rtol=1e-4, atol=1e-4
@@ -155,11 +159,12 @@ def test_equalisation_goes_through_depth_to_space_and_conditions() -> None:
     assert reaches.max() / reaches.min() < 5
 
 
-def test_equalisation_leaves_shared_weights_alone() -> None:
+def test_equalisation_leaves_shared_weights_and_unknown_tensors_alone() -> None:
     model = network()
+    assert equalise(model, {})[1] == 0
     model.graph.node[2].input[2] = "b1"  # a bias that two nodes share
     model = clean(model)
-    equal, regions = equalise(model, Observer(model).observe(feeds(20)))
+    equal, regions = equalise(model, reaches_of(Observer(model).observe(feeds(20))))
     assert regions == 0
     assert [numpy_helper.to_array(t).tobytes() for t in equal.graph.initializer] == [
         numpy_helper.to_array(t).tobytes() for t in model.graph.initializer

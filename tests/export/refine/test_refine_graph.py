@@ -123,6 +123,24 @@ def test_the_graph_has_no_operator_that_engines_lack() -> None:
     assert not {"ConvTranspose", "Where", "Greater", "Cast", "Transpose", "Slice"} & set(counts)
 
 
+def test_a_gradient_has_even_channels() -> None:
+    """A gradient's scale is another for each channel where a forward tensor's was changed."""
+    generator, embedder = networks("edge")
+    with torch.no_grad():  # channels of a forward tensor far apart, undone behind it
+        first, second = embedder.features[1], embedder.features[3]
+        factors = torch.logspace(-1, 1, len(first.weight))
+        first.weight *= factors.view(-1, 1, 1, 1)
+        first.bias *= factors
+        second.weight /= factors.view(-1, 1, 1, 1)
+    graph = refine_graph(*canonical(generator, embedder), Objective(PIXEL_WEIGHT))
+    seen = Observer(graph).observe(feeds(seed) for seed in range(6))
+    uneven = [
+        float(seen[name].reaches.max() / seen[name].reaches.min())
+        for name in ("embedder/conv2d.reverse", "embedder/prelu.reverse")
+    ]
+    assert max(uneven) < 600  # 3,200 without; no channel is stretched more than 16 times
+
+
 def test_several_faces_are_each_their_own() -> None:
     graph = refine_graph(*canonical(*networks("edge", mobile())), Objective(PIXEL_WEIGHT))
     four, one = session(with_batch(graph, 4)), session(graph)
