@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from dataclasses import dataclass, replace
@@ -52,6 +53,11 @@ def npu_files(bundle: Bundle, steps: int | None = None) -> list[NpuFile]:
     if graph is None:
         raise EdgeageError(f"{bundle.path.name} has no float ONNX of its networks; export it again")
     table = RangeTable.from_dict(json.loads(bundle.read("ranges.json"))["tables"]["refine"])
+    if table.network != hashlib.sha256(graph.SerializeToString()).hexdigest():
+        raise EdgeageError(
+            f"the ranges of {bundle.path.name} are of another form of the refinement step than this edgeage "
+            f"writes (the bundle is of edgeage {manifest.edgeage_version}); export it again"
+        )
     options = RefinementOptions.from_manifest(told)
     options = options if steps is None else replace(options, steps=steps)
     sizes = [options.step * options.decay**k for k in range(options.steps)]
