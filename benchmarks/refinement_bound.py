@@ -14,21 +14,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
-from edgeage.runtime.directions import Directions
 from edgeage.train.calibration_faces import calibration_faces
 from edgeage.train.checkpoint import load_checkpoint
 from edgeage.train.curvature import Curvature, curvature
 from edgeage.train.evaluation.outputs import Model, tensors
 from edgeage.train.evaluation.pictures import spread
-from edgeage.train.latent_optimization import Face, RefinementSettings, losses, optimise
-from edgeage.train.refinement_tuning import PIXEL_PRICE
+from edgeage.train.latent_optimization import Face, RefinementSettings, optimise
+from edgeage.train.refinement_tuning import PIXEL_PRICE, Bench
 from edgeage.train.teacher import Teacher
 
 STEPS = 3
-Matrices = Callable[[int, Tensor], np.ndarray]  # (step, latents [n, L]) -> [n, L, L]
+Matrices = Callable[[int, Tensor], np.ndarray]  # (step, latents [n, L]) -> [n, L, L] or one [L, L]
 
 
 def main() -> None:
@@ -49,32 +47,7 @@ def main() -> None:
     images, groups = faces.held_out[0][rows], faces.held_out[1][rows]
     conditions, start = model.condition(groups), model.encode(images)
     face = Face.of(tensors(images), conditions, model.embedder)
-    settings = RefinementSettings("euclidean", told["pixel_weight"])
-    wanted = torch.from_numpy(teacher.embed(face.images))
-
-    def score(latent: Tensor) -> dict[str, float]:
-        with torch.no_grad():
-            made = model.generator(latent, conditions)
-        likeness = F.cosine_similarity(wanted, torch.from_numpy(teacher.embed(made)), dim=1)
-        error = float((made - face.images).pow(2).mean())
-        return {"teacher_cosine": float(likeness.mean()), "mse": error} | {
-            "score": float(likeness.mean()) - PIXEL_PRICE * error
-        }
-
-    def descend(matrices: Matrices) -> Tensor:
-        steps = Directions("normalised", tuple(start.shape), told["momentum"])
-        z, best, most = start, start, torch.full((len(start),), -torch.inf)
-        for k in range(STEPS + 1):
-            latent = z.detach().requires_grad_()
-            loss, cosine = losses(model.generator, model.embedder, latent, face, settings)
-            (gradient,) = torch.autograd.grad(loss.sum(), latent)
-            better = cosine.detach() > most
-            best, most = torch.where(better[:, None], z, best), torch.where(better, cosine.detach(), most)
-            if k < STEPS:
-                whole = np.einsum("ni,nij->nj", gradient.numpy(), matrices(k, z)).astype(np.float32)
-                size = told["step"] * told["decay"] ** k
-                z = z - size * torch.from_numpy(steps(whole, np.arange(len(z)), k))
-        return best
+    steps = [told["step"] * told["decay"] ** k for k in range(STEPS)]
 
     def of(found: Curvature) -> np.ndarray:
         return found.preconditioner(told["pixel_weight"])
@@ -85,27 +58,38 @@ def main() -> None:
         )
         return np.stack([of(curvature(model.generator, model.embedder, z, y)) for z, y in pairs])
 
-    def mean(chosen: np.ndarray) -> np.ndarray:
-        some = model.encode(faces.images[chosen]), model.condition(faces.groups[chosen])
-        return of(curvature(model.generator, model.embedder, *some, progress=True))
+    def curved(chosen: np.ndarray) -> Curvature:
+        place = model.encode(faces.images[chosen]), model.condition(faces.groups[chosen])
+        return curvature(model.generator, model.embedder, *place, progress=True)
 
-    many = len(start)
-    every = mean(spread(faces.groups, options.training_faces))
+    def score(latent: Tensor) -> dict[str, float]:
+        found = bench.figures(latent)
+        return {**found, "score": found["teacher_cosine"] - PIXEL_PRICE * found["mse"]}
+
+    def along(matrices: Matrices) -> dict[str, float]:
+        def turn(k: int, z: Tensor, gradient: np.ndarray) -> np.ndarray:
+            return (gradient[:, None] @ matrices(k, z))[:, 0]
+
+        return score(bench.descend("normalised", told["pixel_weight"], steps, told["momentum"], turn)[0])
+
+    every = curved(spread(faces.groups, options.training_faces))
+    bench = Bench(model.generator, model.embedder, teacher, start, face, every)
     of_group = {
-        int(group): mean(np.flatnonzero(faces.groups == group)[: options.training_faces // 3])
+        int(group): of(curved(np.flatnonzero(faces.groups == group)[: options.training_faces // 3]))
         for group in np.unique(groups)
     }
     first = own(start)
+    settings = RefinementSettings("euclidean", told["pixel_weight"])
     reference = optimise(
         model.generator, model.embedder, start, face, "combined", settings, progress="L-BFGS"
     )
     table = {
         "encoder alone": score(start),
-        "the gradient itself": score(descend(lambda k, z: np.tile(np.eye(z.shape[1]), (many, 1, 1)))),
-        "one matrix for all faces": score(descend(lambda k, z: np.tile(every, (many, 1, 1)))),
-        "one for each age group": score(descend(lambda k, z: np.stack([of_group[int(g)] for g in groups]))),
-        "the face's own, at its start": score(descend(lambda k, z: first)),
-        "the face's own, at each step": score(descend(lambda k, z: first if k == 0 else own(z))),
+        "the gradient itself": along(lambda k, z: np.eye(z.shape[1])),
+        "one matrix for all faces": along(lambda k, z: of(every)),
+        "one for each age group": along(lambda k, z: np.stack([of_group[int(g)] for g in groups])),
+        "the face's own, at its start": along(lambda k, z: first),
+        "the face's own, at each step": along(lambda k, z: first if k == 0 else own(z)),
         "L-BFGS": score(reference),
     }
     nothing, whole = table["encoder alone"]["score"], table["L-BFGS"]["score"]

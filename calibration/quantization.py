@@ -344,8 +344,8 @@ def _tie(view: GraphView, fused: Mapping[str, object], floats: frozenset[str]) -
         if node.op_type in SAME_SCALE or (node.op_type == "Relu" and node.input[0] not in fused):
             for name in node.input if node.op_type == "Concat" else node.input[:1]:
                 parent[find(name)] = find(node.output[0])
-        elif node.op_type == "Mul" and len(flat.intersection(node.input)) == 1:
+        elif node.op_type == "Mul" and flat.intersection(node.input):
             for name in node.input:
-                if name in parent and name not in flat and node.output[0] not in flat:
+                if name in parent and name not in flat:
                     parent[find(name)] = find(node.output[0])
     return {name: find(name) for name in parent}

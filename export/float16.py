@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeage.calibration.graph import GraphView, rectifier
+from edgeage.calibration.graph import GraphView, is_steep
 from edgeage.errors import EdgeageError
 from edgeage.export.onnx_graph import clean
 
@@ -28,7 +28,7 @@ LEAST = np.float16(2.0**-24)
 # Of an activation: below it, float16 itself has no 128 steps from 0 to the scale, and less than 8 bits of the
 # scale. A trained network is far above it; one whose gradient fades is not.
 LEAST_SCALE = 2.0**-17
-# In the place of a mask's factor beyond float16 (`edgeage.export.refine.rules.STEEP`): what lies between 0
+# In the place of a mask's factor beyond float16 (`edgeage.calibration.graph.STEEP`): what lies between 0
 # and 2^-15 then gets a part of the mask. A product beyond float16 is infinite; the Clip cuts it off.
 STEEP = 2.0**15
 _INDEX = np.int64(0)  # what is no float32 constant
@@ -51,7 +51,7 @@ class _Rewrite:
         self.view = GraphView(model)
         self.nodes: list[onnx.NodeProto] = []
         self.halves: dict[str, NDArray[np.float16]] = {}
-        self.steep = _steep_factors(self.view)
+        self.steep = {n for node in self.view.nodes if is_steep(self.view, node) for n in node.input}
         self.scales = {node.input[1] for node in self.view.nodes if node.op_type == "QuantizeLinear"}
         self.weight_scales = {
             node.input[1]
@@ -115,13 +115,6 @@ class _Rewrite:
 
 def _half(name: str) -> str:
     return f"{name}.float16"
-
-
-def _steep_factors(view: GraphView) -> set[str]:
-    """Constants that a mask's Clip has before it."""
-    masks = [node for node in view.nodes if rectifier(node, view.constants) == "mask"]
-    products = [view.producer.get(node.input[0]) for node in masks]
-    return {name for node in products if node is not None and node.op_type == "Mul" for name in node.input}
 
 
 def rounded(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -60,11 +60,11 @@ def write_prelus(model: onnx.ModelProto) -> None:
             keep(reader.input[1], constants[reader.input[1]] * gain.reshape(axes))
         least = np.where(wild, 1 / np.where(wild, slope, 1.0), slope)
         steep = write("Mul", [source, keep("every_prelu.steep", STEEP)], f"{output}.steep")
-        ends = [keep("every_prelu.zero", 0.0), keep("prelu.two", 2.0)]
+        ends = [keep("every_prelu.zero", 0.0), keep("every_prelu.two", 2.0)]
         mask = write("Clip", [steep, *ends], f"{output}.mask")
         least_slopes = keep(f"{output}.least", least.reshape(-1, 1, 1))
         raised = write("Add", [mask, least_slopes], f"{output}.raised")
-        ends = [keep("every_prelu.minus", -1.0), keep("prelu.one", 1.0)]
+        ends = [keep("every_prelu.minus", -1.0), keep("every_prelu.one", 1.0)]
         write("Mul", [source, write("Clip", [raised, *ends], f"{output}.slope")], output)
     _replace(model.graph, nodes, {name: constants[name] for name in sorted(changed)})
 

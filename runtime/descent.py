@@ -141,8 +141,9 @@ class Descent:
         """
         unknown = np.isnan(self._errors[steps, faces])
         faces, steps = faces[unknown], steps[unknown]
-        if not len(faces) or self._check is None:
+        if not len(faces):
             return
+        assert self._check is not None  # or `choose` would not ask
         if self._budget.fits(0, 0, len(faces)):
             with self._budget.check(len(faces)):
                 self._generate(self._check, faces, steps)

@@ -7,7 +7,7 @@ is reported on (the validation part). The judges take no part.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,6 +24,9 @@ from edgeage.runtime.refinement import RefinementOptions
 from edgeage.train.curvature import Curvature
 from edgeage.train.latent_optimization import Embedder, Face, Generator, RefinementSettings, losses
 from edgeage.train.teacher import Teacher
+
+Gradients = NDArray[np.float32]
+Turn = Callable[[int, Tensor, Gradients], Gradients]  # (step, latents, gradients), each [n, L], -> gradients
 
 SCHEMA = 2
 METHODS = ("sign", "normalised", "adam")
@@ -89,9 +92,28 @@ class Bench:
         preconditioned: bool = True,
     ) -> Trial:
         """Steps of these sizes from E(x); each face keeps the best latent by cosine, as on the device."""
+        matrix = self.curvature.preconditioner(pixel_weight)
+
+        def turn(k: int, z: Tensor, gradient: Gradients) -> Gradients:
+            return gradient @ matrix if preconditioned else gradient
+
+        best, cosine = self.descend(method, pixel_weight, sizes, momentum, turn)
+        return Trial(
+            method,
+            pixel_weight,
+            tuple(sizes),
+            momentum,
+            preconditioned,
+            own_cosine=float(cosine.mean()),
+            **self.figures(best),
+        )
+
+    def descend(
+        self, method: str, pixel_weight: float, sizes: Sequence[float], momentum: float, turn: Turn
+    ) -> tuple[Tensor, Tensor]:
+        """The best latents [n, L] on the way from E(x), with their cosines [n]; `turn` changes gradients."""
         settings = RefinementSettings("euclidean", pixel_weight)
         directions = Directions(method, (len(self.latent), self.latent.shape[1]), momentum)
-        preconditioner = self.curvature.preconditioner(pixel_weight)
         rows = np.arange(len(self.latent))
         z = self.latent.detach()
         best, best_cosine = z, torch.full((len(z),), -torch.inf)
@@ -101,22 +123,18 @@ class Bench:
             best = torch.where(better[:, None], z, best)
             best_cosine = torch.where(better, cosine, best_cosine)
             if k < len(sizes):
-                if preconditioned:
-                    gradient = gradient @ preconditioner
-                z = z - sizes[k] * torch.from_numpy(directions(gradient, rows, k))
+                z = z - sizes[k] * torch.from_numpy(directions(turn(k, z, gradient), rows, k))
+        return best, best_cosine
+
+    def figures(self, latent: Tensor) -> dict[str, float]:
+        """What latents [n, L] are worth: "teacher_cosine" and "mse" of `Trial`."""
         with torch.no_grad():
-            made = self.generator(best, self.face.conditions)
+            made = self.generator(latent, self.face.conditions)
         wanted, found = (torch.from_numpy(self.teacher.embed(images)) for images in (self.face.images, made))
-        return Trial(
-            method,
-            pixel_weight,
-            tuple(sizes),
-            momentum,
-            preconditioned,
-            teacher_cosine=float(F.cosine_similarity(wanted, found).mean()),
-            own_cosine=float(best_cosine.mean()),
-            mse=float((made - self.face.images).pow(2).mean()),
-        )
+        return {
+            "teacher_cosine": float(F.cosine_similarity(wanted, found).mean()),
+            "mse": float((made - self.face.images).pow(2).mean()),
+        }
 
     def gradient(self, z: Tensor, settings: RefinementSettings) -> tuple[NDArray[np.float32], Tensor]:
         """Gradient [n, L] of the loss and cosine [n] to the target."""
